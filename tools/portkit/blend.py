@@ -1,0 +1,283 @@
+"""The rungs that blend text: token merge, indentation, both sides added, requirement lines.
+
+They are asked where ours and upstream changed the same lines.  Each returns the new text of the
+region or `None`; the landing check then counts every token and parses the result.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from merge3 import Merge3
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from portkit.git import git
+from portkit.model import Edit
+from portkit.rungs import Group, Pair
+from portkit.sides import Lines, Text, split_lines, telling
+from portkit.syntax import Language
+
+# tokens
+
+_WORDS = re.compile(rb"\n[ \t]*|[ \t\r\f\v]+|\w+|.", re.DOTALL)
+_LONGEST = 4000  # tokens of a region; beyond, an alignment of tokens is no evidence
+
+
+def tokens(pair: Pair, group: Group) -> Edit | None:
+    """Merge word by word, where ours and upstream changed different words of a line.
+
+    Two merges that align differently (git's, with one token a line, and difflib's) must agree,
+    and most of the old text must have survived upstream.
+    """
+    base, ours, theirs = (_WORDS.findall(b"".join(side)) for side in group.sides(pair))
+    if not base or not theirs or max(map(len, (base, ours, theirs))) > _LONGEST:
+        return None
+    merged = _merge3(base, ours, theirs)
+    if merged is None or merged != _merge_git(base, ours, theirs):
+        return None
+    if not _survives(base, theirs) or not _survives(base, ours):
+        return None
+    return Edit(group.region.start, group.region.end, split_lines(merged))
+
+
+def _merge3(base: list[bytes], ours: list[bytes], theirs: list[bytes]) -> bytes | None:
+    pieces: list[bytes] = []
+    for kind, *rest in Merge3(base, ours, theirs).merge_groups():
+        if kind == "conflict":
+            return None
+        pieces += rest[0]
+    return b"".join(pieces)
+
+
+def _merge_git(*sides: list[bytes]) -> bytes | None:
+    with tempfile.TemporaryDirectory(prefix="portkit-") as folder:
+        names = [Path(folder, name) for name in ("base", "ours", "theirs")]
+        for name, words in zip(names, sides, strict=True):
+            name.write_bytes(b"".join(word.hex().encode() + b"\n" for word in words))
+        base, ours, theirs = map(str, names)
+        said = git("merge-file", "-p", "--quiet", ours, base, theirs, ok=range(256))
+    try:
+        return b"".join(bytes.fromhex(line.decode()) for line in said.split())
+    except ValueError:  # conflict markers
+        return None
+
+
+def _survives(base: list[bytes], side: list[bytes]) -> bool:
+    words = [word for word in base if word.strip()]
+    left = [word for word in side if word.strip()]
+    kept = 0
+    for word in words:
+        if word in left:
+            left.remove(word)
+            kept += 1
+    return kept >= 0.5 * len(words)
+
+
+# indentation
+
+
+def indentation(pair: Pair, group: Group) -> Edit | None:
+    """Upstream only re-indented the lines around: indent ours the same way."""
+    if pair.theirs.language in (Language.TEXT, Language.REQUIREMENTS):
+        return None
+    start, end = group.blocks[0].start, group.blocks[-1].end
+    if pair.spaceless.touching(start, end):
+        return None
+    region = pair.spaceless.region(start, end)
+    shifts = {
+        shift
+        for number in range(max(0, start - 3), min(len(pair.base.lines), end + 3))
+        if telling(pair.base.lines[number])
+        and (place := pair.spaceless.line(number)) is not None
+        and (shift := _shift(pair.base.lines[number], pair.theirs.lines[place])) is not None
+    }
+    if len(shifts) != 1:
+        return None
+    old, new = shifts.pop()
+    lines: list[bytes] = []
+    number = start
+    for block in group.blocks:
+        between = pair.base.lines[number : block.start]
+        for line in (*between, *block.lines):
+            moved = _indent(line, old, new)
+            if moved is None:
+                return None
+            lines.append(moved)
+        number = block.end
+    return Edit(region.start, region.end, tuple(lines))
+
+
+def _margin(line: bytes) -> bytes:
+    return line[: len(line) - len(line.lstrip(b" \t"))]
+
+
+def _shift(old: bytes, new: bytes) -> tuple[bytes, bytes] | None:
+    """The indentation taken away and put in its place, None where nothing moved."""
+    if old.strip() != new.strip():
+        return None
+    was, now = _margin(old), _margin(new)
+    if now.endswith(was):
+        return b"", now[: len(now) - len(was)]
+    return (was[: len(was) - len(now)], b"") if was.endswith(now) else (was, now)
+
+
+def _indent(line: bytes, old: bytes, new: bytes) -> bytes | None:
+    if not line.strip() or line.lstrip().startswith(b"#if"):
+        return line
+    if b'"""' in line or b"'''" in line or not line.startswith(old):
+        return None
+    return new + line[len(old) :]
+
+
+# both sides added
+
+
+def union(pair: Pair, group: Group) -> Edit | None:
+    """Both added lines at one spot where order has no meaning: keep both, upstream's first."""
+    region = group.region
+    if region.base_start != region.base_end or any(b.start != b.end for b in group.blocks):
+        return None
+    _, ours, theirs = group.sides(pair)
+    if not _unordered(pair.theirs, region.start, region.end, ours, theirs):
+        return None
+    return Edit(region.end, region.end, ours)
+
+
+def _unordered(text: Text, start: int, end: int, ours: Lines, theirs: Lines) -> bool:
+    if text.language is Language.PYTHON:
+        both = (ours, theirs)
+        return (
+            all(map(_imports, both))
+            or all(map(_definitions, both))
+            or (all(map(_items, both)) and _in_display(text, start, end))
+        )
+    if text.language is Language.CUDA:
+        return all(re.match(rb"\s*(#\s*include\b.*)?$", line) for line in (*ours, *theirs))
+    if text.language is Language.CMAKE:
+        return all(re.match(rb'\s+"?[\w./${}-]+"?\s*$', line) for line in (*ours, *theirs))
+    return False
+
+
+def _statements(lines: Lines) -> list[ast.stmt] | None:
+    margin = min((_margin(line) for line in lines if line.strip()), key=len, default=b"")
+    if not all(line.startswith(margin) for line in lines if line.strip()):
+        return None
+    try:
+        return ast.parse(b"".join(line[len(margin) :] or b"\n" for line in lines)).body
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _imports(lines: Lines) -> bool:
+    body = _statements(lines)
+    return bool(body) and all(isinstance(s, ast.Import | ast.ImportFrom) for s in body or ())
+
+
+def _definitions(lines: Lines) -> bool:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    body = _statements(lines)
+    return bool(body) and all(isinstance(s, kinds) for s in body or ())
+
+
+def _items(lines: Lines) -> bool:
+    return all(line.rstrip().endswith(b",") for line in lines)
+
+
+def _in_display(text: Text, start: int, end: int) -> bool:
+    """Whether the lines are items of one list, set, dictionary or parenthesised import."""
+    kinds = ast.List | ast.Set | ast.Dict | ast.ImportFrom
+    try:
+        nodes = list(ast.walk(ast.parse(text.data)))
+    except (SyntaxError, ValueError):
+        return False
+    return any(
+        isinstance(n, kinds) and n.lineno <= start and end < (n.end_lineno or 0) for n in nodes
+    )
+
+
+# requirement lines
+
+
+def requirement(pair: Pair, group: Group) -> Edit | None:
+    """A pinned version upstream moves and a marker of ours on one line never conflict.
+
+    Lines are matched by package name; each field (version, extras, marker, comment) is merged
+    on its own.
+    """
+    if pair.theirs.language is not Language.REQUIREMENTS or len(group.blocks) != 1:
+        return None
+    block = group.blocks[0]
+    olds = pair.base.lines[block.start : block.end]
+    names = [_name(line) for line in olds]
+    if None in names or names != [_name(line) for line in block.lines]:
+        return None
+    places = [[n for n, line in enumerate(pair.theirs.lines) if _name(line) == name]
+              for name in names]  # fmt: skip
+    if any(len(found) != 1 for found in places):
+        return None
+    start = places[0][0]
+    if [found[0] for found in places] != list(range(start, start + len(names))):
+        return None
+    merged: list[bytes] = []
+    for old, our, their in zip(olds, block.lines, pair.theirs.lines[start:], strict=False):
+        line = _merge_requirement(old, our, their)
+        if line is None:
+            return None
+        merged.append(line)
+    return Edit(start, start + len(names), tuple(merged))
+
+
+def _name(line: bytes) -> str | None:
+    parsed = _fields(line)
+    return canonicalize_name(parsed[0].name) if parsed else None
+
+
+def _fields(line: bytes) -> tuple[Requirement, str] | None:
+    text, hash_mark, comment = line.decode("utf-8", "surrogateescape").partition(" #")
+    try:
+        return Requirement(text.strip()), hash_mark + comment.rstrip("\r\n")
+    except InvalidRequirement:
+        return None
+
+
+def _merge_requirement(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
+    """Theirs with our marker, where ours changed nothing else."""
+    sides = [_fields(line) for line in (base, ours, theirs)]
+    if any(side is None for side in sides):
+        return None
+    (old, _), (our, _), (their, comment) = (side for side in sides if side)
+    same = (str(old.specifier), old.extras, old.url) == (str(our.specifier), our.extras, our.url)
+    if not same or str(old.marker) != str(their.marker) or our.marker is None:
+        return None
+    ending = theirs[len(theirs.rstrip(b"\r\n")) :]
+    text = theirs.decode("utf-8", "surrogateescape").partition(" #")[0].partition(";")[0].rstrip()
+    marker = ours.decode("utf-8", "surrogateescape").partition(" #")[0].partition(";")
+    gap = " " if marker[0].endswith(" ") else ""
+    space = marker[2][: len(marker[2]) - len(marker[2].lstrip())]
+    line = f"{text}{gap};{space}{marker[2].strip()}{comment}"
+    return line.encode("utf-8", "surrogateescape") + ending
+
+
+RUNGS = (tokens, indentation, union)
+
+
+def trimmed(theirs: Sequence[bytes], edit: Edit) -> Edit:
+    """The edit without the lines at its ends that change nothing."""
+    old, new = theirs[edit.start : edit.end], edit.lines
+    head = _common(old, new)
+    tail = _common(reversed(old[head:]), reversed(new[head:]))
+    return Edit(edit.start + head, edit.end - tail, tuple(new[head : len(new) - tail]))
+
+
+def _common(one: Iterable[bytes], other: Iterable[bytes]) -> int:
+    count = 0
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        count += 1
+    return count

@@ -1,0 +1,51 @@
+"""`tools/apply.py`: the patched source tree of the pin, ready to build.
+
+Upstream's `setup.py` asks setuptools_scm for its version, which looks for git or, without it, for
+the `PKG-INFO` of a source archive.  So the tree gets a minimal one with the version of the tag;
+nothing else is there that upstream and the series do not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from portkit import console, patched, series
+from portkit import pin as pinfile
+from portkit.errors import Exit
+from portkit.model import Pin
+from portkit.tree import write_checkout
+from portkit.upstream import Cache, obtain
+
+
+def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
+    """Write the patched source of the pin of the repository at `root`."""
+    parser = console.parser(
+        "Write the patched source tree of the pinned upstream release, ready to build.",
+        prog="apply.py",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a new or an empty folder")
+    console.add_upstream(parser)
+    console.add_json(parser)
+    given = parser.parse_args(arguments)
+
+    pin = pinfile.read(root / pinfile.PIN_FILE)
+    patches = series.load(root).upstream
+    with console.progress() as events:
+        cache = Cache.default()
+        obtain(pin.tag, cache=cache, upstream=given.upstream, pins=[pin], events=events)
+        with cache.store as store:
+            tree = patched.verified_tree(store, pin, patches)
+            write_checkout(store, tree, given.folder, {"PKG-INFO": package_info(pin)}, events)
+    if given.json:
+        result = {"folder": str(given.folder), "tag": pin.tag, "patched-tree": tree}
+        console.print_json("apply", {**result, "patches": [patch.name for patch in patches]})
+    else:
+        print(f"{given.folder}: vLLM {pin.tag} with {len(patches)} patches, tree {tree}")
+    return Exit.OK
+
+
+def package_info(pin: Pin) -> bytes:
+    """The least metadata setuptools_scm takes a version from."""
+    version = pin.tag.removeprefix("v")
+    return f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n".encode()

@@ -1,0 +1,89 @@
+"""Searching the new tag for code that moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from portkit.git import Store, TreeEntry
+from portkit.model import Hunk
+from portkit.sides import Text, telling
+from portkit.syntax import language_of
+
+Files = Mapping[str, TreeEntry]
+_ENOUGH = 12  # characters that make a line worth searching for
+_MOST = 8  # files that hold one line; beyond, it says nothing
+
+
+class Library:
+    """The files of the new tag, each read once."""
+
+    def __init__(self, store: Store, tag: str, files: Files) -> None:
+        self.store = store
+        self.tag = tag
+        self.files = files
+        self._texts: dict[str, Text] = {}
+
+    def text(self, path: str) -> Text:
+        if path not in self._texts:
+            self._texts[path] = Text(path, self.store.read(self.files[path].oid))
+        return self._texts[path]
+
+
+class Finder:
+    """Searches the files in one language that upstream added or changed since a tag.
+
+    Code that moved is in one of them; the others hold what they held before.
+    """
+
+    def __init__(self, old: Library, library: Library, path: str) -> None:
+        self.library = library
+        self.tag = library.tag
+        self._old = old
+        self._language = language_of(path)
+
+    @cached_property
+    def _candidates(self) -> list[str]:
+        return self._changed(self.library.files, self._old.files)
+
+    @cached_property
+    def _former(self) -> list[str]:
+        return self._changed(self._old.files, self.library.files)
+
+    def _changed(self, files: Files, others: Files) -> list[str]:
+        """The paths of `files` that `others` does not hold with the same content."""
+        return [
+            path
+            for path, entry in files.items()
+            if (path not in others or others[path].oid != entry.oid)
+            and language_of(path) is self._language
+        ]
+
+    def containing(self, needle: bytes) -> tuple[str, ...]:
+        """The files that contain `needle`, in tree order."""
+        text = self.library.text
+        return tuple(path for path in self._candidates if needle in text(path).data)
+
+    def lost(self, needle: bytes) -> bool:
+        """Whether fewer files contain `needle` than did: a copy was deleted, none moved.
+
+        Twins (two generators with the same lines) keep theirs and explain what is left.
+        """
+        text = self._old.text
+        before = sum(needle in text(path).data for path in self._former)
+        return len(self.containing(needle)) < before
+
+    def holders(self, hunk: Hunk) -> list[tuple[Text, str]]:
+        """The files that hold one of the most telling lines of the hunk's old side."""
+        for line in searchable(hunk.before)[:3]:
+            paths = self.containing(line)
+            if paths:
+                library = self.library
+                return [(library.text(p), library.files[p].oid) for p in paths[:_MOST]]
+        return []
+
+
+def searchable(lines: Sequence[bytes]) -> list[bytes]:
+    """The lines worth searching for, stripped, longest first."""
+    wanted = {line.strip() for line in lines if len(line.strip()) >= _ENOUGH and telling(line)}
+    return sorted(wanted, key=lambda line: (-len(line), line))

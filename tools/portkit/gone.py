@@ -1,0 +1,138 @@
+"""Drops that are right: what a patch cured is gone, or upstream now does it.
+
+Evidence is content on both sides, never a reverse application alone (measured: that gives false
+positives).  A drop is proposed, a person confirms it.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import SequenceMatcher
+
+from portkit.decision import Dropped, Why
+from portkit.finder import Finder, searchable
+from portkit.model import Hunk
+from portkit.rungs import Group, Pair
+from portkit.sides import Lines, Text, telling
+
+_WORD = re.compile(rb"\w+|[^\w\s]")
+_IDENTIFIER = re.compile(rb"[A-Za-z_]\w{2,}")
+
+
+def target(base: Text, hunk: Hunk, finder: Finder) -> Dropped | None:
+    """The file is gone, and what the hunk stands on went with it."""
+    wanted = _standing(hunk)
+    if not lost(hunk, finder):
+        return None
+    said = "; ".join(f"`{line.decode('utf-8', 'replace')}`" for line in wanted[:2])
+    return Dropped(
+        Why.TARGET_GONE,
+        f"{base.path} is not in {finder.tag}, and no other file there took over {said}",
+    )
+
+
+def lost(hunk: Hunk, finder: Finder) -> bool:
+    """Whether the lines a hunk stands on were deleted, not moved."""
+    wanted = _standing(hunk)
+    return bool(wanted) and all(map(finder.lost, wanted))
+
+
+def _standing(hunk: Hunk) -> list[bytes]:
+    """The most telling lines a hunk needs: those it removes, or its context."""
+    removed = [line[1:] for line in hunk.lines if line[:1] == b"-"]
+    return (searchable(removed) or searchable(hunk.before))[:4]
+
+
+def upstreamed(pair: Pair, group: Group) -> Dropped:
+    """Upstream made the same change: the aligned region is now exactly ours."""
+    region = group.region
+    return Dropped(
+        Why.UPSTREAMED,
+        f"{pair.theirs.path}:{region.start + 1}-{region.end} is now what the patch made of "
+        f"lines {region.base_start + 1}-{region.base_end}",
+    )
+
+
+def upstreamed_elsewhere(pair: Pair, group: Group) -> Dropped | None:
+    """The new lines stand in the same scope now, and the old ones stand nowhere in the file."""
+    olds = [pair.base.lines[block.start : block.end] for block in group.blocks]
+    for block, old in zip(group.blocks, olds, strict=True):
+        if sum(map(telling, block.lines)) == 0 or pair.base.find(block.lines):
+            return None
+        places = pair.theirs.find(block.lines)
+        if len(places) != 1 or (old and pair.theirs.find(old)):
+            return None
+        was = [s.name for s in pair.base.outline.chain(block.start, block.end)]
+        end = places[0] + len(block.lines)
+        now = [s.name for s in pair.theirs.outline.chain(places[0], end)]
+        if was != now or (not old and not was):
+            return None
+    return Dropped(Why.UPSTREAMED, f"{pair.theirs.path} has the patch's own lines in place")
+
+
+def construct(pair: Pair, group: Group, finder: Finder) -> Dropped | None:
+    """What the patch replaces was deleted from the file, and did not move elsewhere.
+
+    Each telling line that it replaces named something the new file no longer names, and upstream
+    deleted those lines instead of editing them (a rename would have left the rest).
+    """
+    removed = [
+        line
+        for block in group.blocks
+        for line in pair.base.lines[block.start : block.end]
+        if telling(line)
+    ]
+    left = set(_IDENTIFIER.findall(pair.theirs.data))
+    lines = [set(_IDENTIFIER.findall(line)) - left for line in removed]
+    if not lines or not all(lines) or moved_to(pair, group, finder):
+        return None
+    _, _, theirs = group.sides(pair)
+    if any(_survives(line, theirs) for line in removed):
+        return None
+    said = ", ".join(f"`{token.decode()}`" for token in sorted(set().union(*lines))[:4])
+    return Dropped(Why.CONSTRUCT_GONE, f"{said} no longer occurs in {pair.theirs.path}")
+
+
+def _survives(line: bytes, theirs: Lines) -> bool:
+    """Whether one of `theirs` is an edited `line`: it keeps half of its words, in order."""
+    words = _WORD.findall(line)
+    return any(
+        SequenceMatcher(None, words, _WORD.findall(other), autojunk=False).ratio() >= 0.5
+        for other in theirs
+        if telling(other)
+    )
+
+
+def moved_to(pair: Pair, group: Group, finder: Finder) -> tuple[str, ...]:
+    """The other files that now hold the function the group stood in."""
+    chain = pair.base.outline.chain(group.blocks[0].start, group.blocks[-1].end)
+    if not chain or any(s.name == chain[-1].name for s in pair.theirs.outline.scopes):
+        return ()
+    before = chain[-1].name.encode("utf-8", "surrogateescape")
+    return tuple(path for path in finder.containing(before) if path != pair.theirs.path)
+
+
+def explain(pair: Pair, group: Group, finder: Finder) -> str:
+    """Why no rung was certain, as a person would say it."""
+    base, ours, theirs = group.sides(pair)
+    homes = moved_to(pair, group, finder)
+    chain = pair.base.outline.chain(group.blocks[0].start, group.blocks[-1].end)
+    if homes:
+        return f"{chain[-1].name} is no longer in this file; see {', '.join(homes[:3])}"
+    if not theirs:
+        return "upstream deleted these lines"
+    if not base or base == ours:
+        return "upstream added lines at the very spot where the patch adds its own"
+    return "upstream rewrote the lines that the patch changes"
+
+
+def explain_missing(base: Text, hunk: Hunk, finder: Finder) -> str:
+    """Why a hunk without a file could neither be placed nor dropped."""
+    for line in searchable(hunk.before):
+        paths = finder.containing(line)
+        if paths:
+            return (
+                f"{base.path} is not in {finder.tag}; some of its lines are now in "
+                f"{', '.join(paths[:3])}"
+            )
+    return f"{base.path} is not in {finder.tag}, and the hunk has no line to search for"

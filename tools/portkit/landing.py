@@ -1,0 +1,325 @@
+"""The landing check: is a change in the new file where it was in the old one?
+
+Three-way merges follow the text, and text lies: a lookalike inserted above the patched function
+takes the change and every tool exits 0.  So each landing but a trivial one must show independent
+witnesses: the same function or scope, the same branch of the preprocessor, the same neighbours,
+one possible place between lines that are unique in both versions, and each token accounted for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from enum import Enum
+
+from portkit.model import Edit
+from portkit.sides import Alignment, Lines, Text, telling
+from portkit.syntax import Scope
+
+_TOKEN = re.compile(rb"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict of a check: whether it holds, and the sentence that goes into the report."""
+
+    holds: bool
+    text: str
+
+
+class Neighbours(Enum):
+    """What a landing's neighbours must show."""
+
+    EXPLAINED = "the same, or another line that upstream's changes explain"
+    STRICT = "the same: for code that moved, nothing explains another one"
+    ANY = "nothing: the place is known by name, as a requirement line's"
+
+
+def _no(text: str) -> Finding:
+    return Finding(False, text)
+
+
+def check(
+    base: Text,
+    theirs: Text,
+    alignment: Alignment | None,
+    blocks: Sequence[Edit],
+    edits: Sequence[Edit],
+    *,
+    neighbours: Neighbours = Neighbours.EXPLAINED,
+) -> Finding:
+    """Judge a landing.
+
+    `blocks` are ours on `base`, `edits` the same change on `theirs`; `alignment` is None where
+    the file is another one.
+    """
+    old = (blocks[0].start, blocks[-1].end)
+    new = (edits[0].start, edits[-1].end)
+    scope = same_scope(base, theirs, old, new)
+    if not scope.holds:
+        return scope
+    branch = _same_branch(base, theirs, old, new)
+    if not branch.holds:
+        return branch
+    tokens = _accounted(base, theirs, blocks, edits)
+    if not tokens.holds:
+        return tokens
+    if neighbours is Neighbours.ANY:
+        return scope
+    beside = _neighbours(base, theirs, alignment, old, new, strict=neighbours is Neighbours.STRICT)
+    return Finding(True, f"{scope.text}; {beside.text}") if beside.holds else beside
+
+
+# scope
+
+
+def same_scope(base: Text, theirs: Text, old: tuple[int, int], new: tuple[int, int]) -> Finding:
+    """Whether lines `new` of theirs stand in the function or class that lines `old` stood in."""
+    was, now = base.outline.chain(*old), theirs.outline.chain(*new)
+    if len(was) != len(now):
+        return _no(f"scope differs: {_spell(was)} before, {_spell(now)} now")
+    if not was:
+        return Finding(True, "at file level")
+    if [(s.kind, s.name) for s in was] == [(s.kind, s.name) for s in now]:
+        return _among_namesakes(base, theirs, was, now)
+    return _renamed(base, theirs, was, now)
+
+
+def _among_namesakes(
+    base: Text, theirs: Text, was: tuple[Scope, ...], now: tuple[Scope, ...]
+) -> Finding:
+    """Same names: right if there is no other scope of that name it could have been."""
+    scope, landed = was[-1], now[-1]
+    olds = _namesakes(base, was)
+    news = _namesakes(theirs, now)
+    if len(olds) == len(news) == 1:
+        return Finding(True, f"in {_spell(now)}")
+    if scope.signature == landed.signature:
+        if sum(s.signature == scope.signature for s in news) == 1:
+            return Finding(True, f"in {_spell(now)}, told from its namesakes by signature")
+        if len(olds) == len(news) and olds.index(scope) == news.index(landed):
+            return Finding(True, f"in {_spell(now)}, the same one of {len(news)} alike")
+    elif not any(s.signature == scope.signature for s in news) and (
+        len(olds) == len(news) and olds.index(scope) == news.index(landed)
+    ):
+        return Finding(True, f"in {_spell(now)}, the same one of {len(news)} overloads")
+    return _most_alike(base, theirs, scope, landed, news)
+
+
+def _namesakes(text: Text, chain: tuple[Scope, ...]) -> list[Scope]:
+    names = [(s.kind, s.name) for s in chain]
+    return [
+        s
+        for s in text.outline.scopes
+        if (s.kind, s.name) == names[-1]
+        and [(o.kind, o.name) for o in _parents(text, s)] == names[:-1]
+    ]
+
+
+def _parents(text: Text, scope: Scope) -> list[Scope]:
+    return [
+        s
+        for s in text.outline.scopes
+        if s != scope and s.start <= scope.start and scope.end <= s.end
+    ]
+
+
+def _renamed(base: Text, theirs: Text, was: tuple[Scope, ...], now: tuple[Scope, ...]) -> Finding:
+    """Other names: right only if the old name is gone, the new one new, and the body alike."""
+    for old, new in zip(was, now, strict=True):
+        if (old.kind, old.name) == (new.kind, new.name):
+            continue
+        if old.kind != new.kind and {old.kind, new.kind} != {"class", "struct"}:
+            return _no(f"scope differs: {_spell(was)} before, {_spell(now)} now")
+        if any((s.kind, s.name) == (old.kind, old.name) for s in theirs.outline.scopes):
+            return _no(f"lands in {new.name}, but {old.name} still exists")
+        if any((s.kind, s.name) == (new.kind, new.name) for s in base.outline.scopes):
+            return _no(f"lands in {new.name}, which existed beside {old.name} before")
+        rivals = [s for s in theirs.outline.scopes if s.kind == new.kind]
+        alike = _most_alike(base, theirs, old, new, rivals)
+        if not alike.holds:
+            return alike
+    return Finding(True, f"in {_spell(now)}, renamed from {_spell(was)}")
+
+
+def _most_alike(
+    base: Text, theirs: Text, old: Scope, landed: Scope, rivals: Iterable[Scope]
+) -> Finding:
+    """Whether `landed` continues `old`: it shares half its lines, and no rival comes near."""
+
+    def shared(scope: Scope) -> float:
+        now = Counter(line for line in theirs.lines[scope.start : scope.end] if telling(line))
+        both = sum((body & now).values())
+        return both / max(1, sum(body.values()))
+
+    body = Counter(line for line in base.lines[old.start : old.end] if telling(line))
+    mine = shared(landed)
+    best = max((shared(s) for s in rivals if s != landed), default=0.0)
+    if mine >= 0.5 and best <= 0.6 * mine:
+        return Finding(True, f"in {landed.name}, which keeps {mine:.0%} of {old.name}")
+    return _no(f"cannot tell which {landed.kind} continues {old.name}")
+
+
+def _spell(chain: tuple[Scope, ...]) -> str:
+    return " › ".join(scope.name for scope in chain) or "file level"
+
+
+# branch
+
+
+def _same_branch(base: Text, theirs: Text, old: tuple[int, int], new: tuple[int, int]) -> Finding:
+    was, now = base.outline.branch(*old), theirs.outline.branch(*new)
+    if len(was) == len(now) and all(map(_alike, was, now)):
+        return Finding(True, "")
+    return _no(f"conditional differs: {' › '.join(was) or 'none'} before, "
+               f"{' › '.join(now) or 'none'} now")  # fmt: skip
+
+
+def _alike(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    words = one.split(" ", 1)[0] == other.split(" ", 1)[0]
+    return words and SequenceMatcher(None, one, other, autojunk=False).ratio() >= 0.7
+
+
+# tokens
+
+
+def _accounted(base: Text, theirs: Text, blocks: Sequence[Edit], edits: Sequence[Edit]) -> Finding:
+    """Whether theirs gains and loses the very tokens that base gained and lost."""
+    meant, made = _balance(base.lines, blocks), _balance(theirs.lines, edits)
+    if meant == made:
+        return Finding(True, "")
+    astray = next(iter((made - meant) + (meant - made) or (meant.keys() ^ made.keys())), b"")
+    return _no(f"token {astray.decode('utf-8', 'replace')!r} is not accounted for")
+
+
+def _balance(lines: Lines, edits: Sequence[Edit]) -> Counter[bytes]:
+    count: Counter[bytes] = Counter()
+    for edit in edits:
+        count.update(_TOKEN.findall(b"".join(edit.lines)))
+        count.subtract(_TOKEN.findall(b"".join(lines[edit.start : edit.end])))
+    return Counter({token: number for token, number in count.items() if number})
+
+
+# neighbours
+
+
+def _neighbours(
+    base: Text,
+    theirs: Text,
+    alignment: Alignment | None,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    *,
+    strict: bool,
+) -> Finding:
+    above = _compare(base, theirs, alignment, old[0], new[0], step=-1)
+    below = _compare(base, theirs, alignment, old[1], new[1], step=1)
+    removed = base.lines[old[0] : old[1]]
+    kept = removed == theirs.lines[new[0] : new[1]] and any(map(telling, removed))
+    equal = [above, below].count("equal")
+    if strict:
+        if equal == 2 or (equal == 1 and kept):
+            return Finding(True, "same neighbours" if equal == 2 else "one neighbour is the same")
+        return _no("its neighbours are not the ones it had")
+    if "other" in (above, below):
+        return _no("a neighbour is another line, and no change of upstream explains it")
+    if equal == 2:
+        return Finding(True, "same neighbours")
+    if equal == 1:
+        side = "below" if above == "equal" else "above"
+        return Finding(True, f"upstream changed the line {side} it")
+    if kept:
+        return Finding(True, "upstream changed both neighbours, the replaced lines are the same")
+    return _no("upstream changed the lines on both sides of it")
+
+
+def _compare(
+    base: Text,
+    theirs: Text,
+    alignment: Alignment | None,
+    old: int,
+    new: int,
+    *,
+    step: int,
+) -> str:
+    """Compare the nearest telling neighbour on one side: `equal`, `changed` (by upstream), `other`.
+
+    `old` and `new` are gaps; `step` -1 looks above, 1 below.
+    """
+    was, now = _nearest(base.lines, old, step), _nearest(theirs.lines, new, step)
+    if was is None or now is None:
+        return "equal" if was is now else "changed"
+    if base.lines[was].strip() == theirs.lines[now].strip():
+        return "equal"
+    if alignment is None:
+        return "changed"
+    place = alignment.line(was)
+    if place is None:
+        return "changed"
+    # The old neighbour still stands on this side, upstream added lines between.
+    return "changed" if (place < new if step < 0 else place >= new) else "other"
+
+
+def _nearest(lines: Lines, gap: int, step: int) -> int | None:
+    number = gap - 1 if step < 0 else gap
+    while 0 <= number < len(lines):
+        if telling(lines[number]):
+            return number
+        number += step
+    return None
+
+
+# place
+
+
+def only_place(base: Text, theirs: Text, block: Edit, edit: Edit) -> Finding:
+    """Whether a landing is the only one possible between lines that are unique in both versions.
+
+    The place of a block is its removed lines, or for an insertion the lines on both sides.
+    """
+    low, high = _anchors(base, theirs, block)
+    if low is not None and not low[1] < edit.start:
+        return _no(f"it would land above line {low[0] + 1}, which stood above it")
+    if high is not None and not high[1] >= edit.end:
+        return _no(f"it would land below line {high[0] + 1}, which stood below it")
+    olds = _places(base, block, low[0] if low else -1, high[0] if high else len(base.lines))
+    news = _places(theirs, edit, low[1] if low else -1, high[1] if high else len(theirs.lines))
+    if len(olds) == len(news) and olds.index(block.start) == news.index(edit.start):
+        return Finding(True, "the only place" if len(news) == 1 else f"one of {len(news)} places")
+    return _no(f"{len(news)} places look alike, there were {len(olds)}")
+
+
+def _anchors(
+    base: Text, theirs: Text, block: Edit
+) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    def unique(numbers: Iterable[int]) -> tuple[int, int] | None:
+        for number in numbers:
+            line = base.lines[number]
+            if telling(line) and base.counts[line] == 1 and theirs.counts[line] == 1:
+                return number, theirs.places[line][0]
+        return None
+
+    return unique(range(block.start - 1, -1, -1)), unique(range(block.end, len(base.lines)))
+
+
+def _places(text: Text, edit: Edit, low: int, high: int) -> list[int]:
+    """The lines between two anchors at which `edit` could be made, `edit.start` among them."""
+    removed = text.lines[edit.start : edit.end]
+    lines = text.lines
+    start, end = max(low, 0), min(high + 1, len(lines))
+    if removed:
+        size = len(removed)
+        return [n for n in range(start, end - size + 1) if lines[n : n + size] == removed]
+    above = lines[edit.start - 1] if edit.start else None
+    below = lines[edit.start] if edit.start < len(lines) else None
+    return [
+        n
+        for n in range(start, end + 1)
+        if (lines[n - 1] if n else None) == above
+        and (lines[n] if n < len(lines) else None) == below
+    ]

@@ -1,0 +1,222 @@
+"""The rungs that place lines: exact, unique offset, three-way, moved, anchored.
+
+Each looks for the one place where a piece of a patch belongs in the new file, and returns `None`
+when it is not sure.  The landing check is a second opinion on all of them but the exact one.
+Rungs that write new text (token merge, indentation, union, requirement lines) are in `blend`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from portkit.git import Store
+from portkit.landing import only_place
+from portkit.model import Edit, Hunk
+from portkit.sides import Alignment, Change, Lines, Text, align, telling
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A file at the old pin and its successor at the new tag, with their blob ids."""
+
+    store: Store
+    base: Text
+    theirs: Text
+    base_oid: str
+    theirs_oid: str
+
+    @cached_property
+    def alignment(self) -> Alignment:
+        return align(self.store, self.base_oid, self.theirs_oid)
+
+    @cached_property
+    def spaceless(self) -> Alignment:
+        """The alignment that is blind to white space, for code that was re-indented."""
+        return align(self.store, self.base_oid, self.theirs_oid, ignore_space=True)
+
+    @property
+    def same(self) -> bool:
+        return self.base_oid == self.theirs_oid
+
+
+@dataclass(frozen=True)
+class Group:
+    """Blocks of a patch that upstream's changes tie together, and the region around them."""
+
+    blocks: tuple[Edit, ...]
+    region: Change
+
+    def sides(self, pair: Pair) -> tuple[Lines, Lines, Lines]:
+        """(base, ours, theirs) lines of the region."""
+        region = self.region
+        return (
+            pair.base.lines[region.base_start : region.base_end],
+            changed(pair.base.lines, self.blocks, region.base_start, region.base_end),
+            pair.theirs.lines[region.start : region.end],
+        )
+
+
+def changed(lines: Lines, edits: Sequence[Edit], start: int, end: int) -> Lines:
+    """Lines [start, end) with `edits`, which lie within, made."""
+    made: list[bytes] = []
+    for edit in edits:
+        made += lines[start : edit.start]
+        made += edit.lines
+        start = edit.end
+    return (*made, *lines[start:end])
+
+
+def blocks_of(hunk: Hunk) -> tuple[Edit, ...]:
+    """Each run of removed and added lines of a hunk as an edit of the old file."""
+    blocks: list[Edit] = []
+    number = start = hunk.old_index
+    added: list[bytes] = []
+
+    def close() -> None:
+        if added or number > start:
+            blocks.append(Edit(start, number, tuple(added)))
+            added.clear()
+
+    for line in hunk.lines:
+        if line[:1] == b" ":
+            close()
+            number += 1
+            start = number
+        elif line[:1] == b"-":
+            number += 1
+        else:
+            added.append(line[1:])
+    close()
+    return tuple(blocks)
+
+
+def shifted(edits: Sequence[Edit], by: int) -> tuple[Edit, ...]:
+    return tuple(Edit(e.start + by, e.end + by, e.lines) for e in edits)
+
+
+# whole hunks
+
+
+def exact(pair: Pair, hunk: Hunk) -> tuple[Edit, ...] | None:
+    """The hunk's old side stands at the very lines it stood at."""
+    return _whole(pair, hunk, hunk.old_index)
+
+
+def unique_offset(pair: Pair, hunk: Hunk) -> tuple[Edit, ...] | None:
+    """The hunk's old side, with its context, stands once in the new file."""
+    places = pair.theirs.find(hunk.before)
+    return _whole(pair, hunk, places[0]) if len(places) == 1 else None
+
+
+def _whole(pair: Pair, hunk: Hunk, start: int) -> tuple[Edit, ...] | None:
+    before = hunk.before
+    if pair.theirs.lines[start : start + len(before)] != before:
+        return None
+    if not pair.same:
+        if not any(map(telling, before)):
+            return None
+        # Git's alignment must not know better where one of these lines went.
+        for number in range(len(before)):
+            went = pair.alignment.line(hunk.old_index + number)
+            if went is not None and went != start + number:
+                return None
+    return shifted(blocks_of(hunk), start - hunk.old_index)
+
+
+# single blocks and groups
+
+
+def three_way(pair: Pair, block: Edit) -> Edit | None:
+    """Upstream changed nothing that overlaps or adjoins the block, by git's alignment."""
+    if pair.alignment.touching(block.start, block.end):
+        return None
+    region = pair.alignment.region(block.start, block.end)
+    return Edit(region.start, region.end, block.lines)
+
+
+def moved(pair: Pair, hunk: Hunk) -> tuple[Edit, ...] | None:
+    """The hunk's lines, perhaps without all of their context, stand once somewhere else.
+
+    With less context the lines must also have been unique where they came from, and say enough.
+    """
+    blocks = blocks_of(hunk)
+    first, last = blocks[0].start, blocks[-1].end
+    low, high = hunk.old_index, hunk.old_index + len(hunk.before)
+    while True:
+        before = pair.base.lines[low:high]
+        if sum(map(telling, before)) < 2:
+            return None
+        places = pair.theirs.find(before)
+        if len(places) == 1 and len(pair.base.find(before)) == 1:
+            return shifted(blocks, places[0] - low)
+        if low == first and high == last:
+            return None
+        low, high = min(low + 1, first), max(high - 1, last)
+
+
+def anchored(pair: Pair, group: Group) -> Edit | None:
+    """An insertion whose neighbour on one side survives, and which belongs to that side."""
+    if len(group.blocks) != 1:
+        return None
+    block = group.blocks[0]
+    if block.start != block.end:
+        return None
+    above, below = block.start - 1, block.start
+    place_above = _survivor(pair, above)
+    place_below = _survivor(pair, below)
+    after = place_above + 1 if place_above is not None else None
+    if after is not None and after == place_below:
+        return None  # nothing came between: three-way knows
+    attached = _attached(pair.base, block)
+    if place_below is not None and (after is None or attached == "below"):
+        gap = place_below
+    elif after is not None and (place_below is None or attached == "above"):
+        gap = after
+    else:
+        return None
+    if (attached == "above") and gap != after:
+        return None
+    if (attached == "below") and gap != place_below:
+        return None
+    return Edit(gap, gap, block.lines)
+
+
+def _survivor(pair: Pair, number: int) -> int | None:
+    """Where a telling neighbour went, if upstream kept it and it cannot be mistaken."""
+    if not 0 <= number < len(pair.base.lines):
+        return None
+    line = pair.base.lines[number]
+    if not telling(line):
+        return None
+    place = pair.alignment.line(number)
+    if place is None:
+        places = pair.theirs.places.get(line, [])
+        if len(places) == 1 and pair.base.counts[line] == 1:
+            return places[0]
+    return place
+
+
+def _attached(base: Text, block: Edit) -> str:
+    """Which neighbour an insertion belongs to by its blank lines: `above`, `below` or neither."""
+
+    def blank(line: bytes) -> bool:
+        return not line.strip()
+
+    above = base.lines[block.start - 1] if block.start else b""
+    below = base.lines[block.start] if block.start < len(base.lines) else b""
+    apart_above = blank(above) or blank(block.lines[0])
+    apart_below = blank(below) or blank(block.lines[-1])
+    if apart_above == apart_below:
+        return "neither"
+    return "below" if apart_above else "above"
+
+
+def surely_there(pair: Pair, blocks: Sequence[Edit], edits: Sequence[Edit]) -> str | None:
+    """Why one of the placed blocks could as well stand elsewhere; None when it could not."""
+    for block, edit in zip(blocks, edits, strict=True):
+        found = only_place(pair.base, pair.theirs, block, edit)
+        if not found.holds:
+            return found.text
+    return None

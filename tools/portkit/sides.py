@@ -1,0 +1,164 @@
+"""Two versions of one upstream file and how their lines correspond.
+
+`Text` is a file split into lines with what landing checks ask of it, computed once.  `Alignment`
+is git's own histogram diff between two of them, read as a map of lines.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from portkit.git import Store
+from portkit.model import Edit
+from portkit.syntax import Language, Outline, language_of
+
+Lines = tuple[bytes, ...]
+
+
+def split_lines(data: bytes) -> Lines:
+    """Split on `b"\\n"` only, keeping it: a form feed or a lone CR is part of a line."""
+    return tuple(re.findall(rb"[^\n]*\n|[^\n]+", data))
+
+
+def telling(line: bytes) -> bool:
+    """Whether a line says enough to recognise a place by: two word characters or more."""
+    return len(re.findall(rb"\w", line)) >= 2
+
+
+@dataclass(frozen=True)
+class Text:
+    """One version of one upstream file."""
+
+    path: str
+    data: bytes
+
+    @cached_property
+    def lines(self) -> Lines:
+        return split_lines(self.data)
+
+    @cached_property
+    def language(self) -> Language:
+        return language_of(self.path)
+
+    @cached_property
+    def outline(self) -> Outline:
+        return Outline(self.data, self.language)
+
+    @cached_property
+    def counts(self) -> Counter[bytes]:
+        """How often each line occurs."""
+        return Counter(self.lines)
+
+    @cached_property
+    def places(self) -> dict[bytes, list[int]]:
+        """Where each line occurs."""
+        found: dict[bytes, list[int]] = {}
+        for number, line in enumerate(self.lines):
+            found.setdefault(line, []).append(number)
+        return found
+
+    def find(self, block: Sequence[bytes]) -> list[int]:
+        """Every line number at which `block` occurs, ascending; none for an empty block."""
+        if not block:
+            return []
+        rarest = min(range(len(block)), key=lambda i: len(self.places.get(block[i], ())))
+        wanted = tuple(block)
+        return [
+            start
+            for place in self.places.get(block[rarest], ())
+            if (start := place - rarest) >= 0 and self.lines[start : start + len(wanted)] == wanted
+        ]
+
+    def edited(self, edits: Iterable[Edit]) -> bytes:
+        """The bytes with `edits` (ascending, not overlapping) made."""
+        pieces: list[bytes] = []
+        done = 0
+        for edit in edits:
+            pieces += self.lines[done : edit.start]
+            pieces += edit.lines
+            done = edit.end
+        pieces += self.lines[done:]
+        return b"".join(pieces)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A region that differs: lines [base_start, base_end) became [start, end)."""
+
+    base_start: int
+    base_end: int
+    start: int
+    end: int
+
+
+class Alignment:
+    """Which line of `theirs` each line of `base` became, from the ordered list of changes."""
+
+    def __init__(self, changes: Sequence[Change]) -> None:
+        self.changes = tuple(changes)
+        self._starts = [change.base_start for change in self.changes]
+        self._ends = [change.base_end for change in self.changes]
+
+    def line(self, base: int) -> int | None:
+        """Where an unchanged base line is now; None when it was changed or removed."""
+        following = bisect_right(self._ends, base)
+        if following < len(self.changes) and self.changes[following].base_start <= base:
+            return None
+        return base + self._shift(following)
+
+    def touching(self, start: int, end: int) -> tuple[Change, ...]:
+        """The changes that overlap or adjoin base lines [start, end)."""
+        return self.changes[self._first(start) : self._last(end)]
+
+    def region(self, start: int, end: int) -> Change:
+        """The smallest aligned region that holds base lines [start, end), in both files.
+
+        It is widened over every change that overlaps or adjoins it.
+        """
+        first, last = self._first(start), self._last(end)
+        for change in self.changes[first:last]:
+            start, end = min(start, change.base_start), max(end, change.base_end)
+        return Change(start, end, start + self._shift(first), end + self._shift(last))
+
+    def _first(self, start: int) -> int:
+        return bisect_left(self._ends, start)
+
+    def _last(self, end: int) -> int:
+        return bisect_right(self._starts, end)
+
+    def _shift(self, number: int) -> int:
+        """How far lines behind the first `number` changes have moved."""
+        if number == 0:
+            return 0
+        return self.changes[number - 1].end - self.changes[number - 1].base_end
+
+
+_HUNK = re.compile(rb"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
+
+
+def align(store: Store, base: str, theirs: str, *, ignore_space: bool = False) -> Alignment:
+    """Align two blobs of `store` by git's histogram diff, exact or blind to white space.
+
+    The blind alignment is only ever a map; nothing is applied through it unseen.
+    """
+    if base == theirs:
+        return Alignment(())
+    options = ["--ignore-all-space"] if ignore_space else []
+    said = store.git(
+        "diff", "--no-ext-diff", "--no-textconv", "--text", "--histogram", "--no-indent-heuristic",
+        "--unified=0", *options, base, theirs,
+    )  # fmt: skip
+    changes: list[Change] = []
+    for match in _HUNK.finditer(said):
+        old, old_count, new, new_count = (
+            int(match[1]), int(match[2] or 1), int(match[3]), int(match[4] or 1),
+        )  # fmt: skip
+        start = old - 1 if old_count else old
+        target = new - 1 if new_count else new
+        changes.append(Change(start, start + old_count, target, target + new_count))
+    return Alignment(changes)

@@ -1,0 +1,42 @@
+"""Whether a composed file still reads: Python by `ast`, C++, CUDA and CMake by tree-sitter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from portkit.model import Edit
+from portkit.sides import Text
+from portkit.syntax import Language
+
+
+def unsound(theirs: Text, edits: Sequence[Edit], expected: Callable[[], int] = int) -> str | None:
+    """Why `theirs` with `edits` is not a sound file, None when it is.
+
+    A file that upstream's macros confuse the parser in may keep its own errors, and the
+    ones that the patch shows at its own pin (`expected` counts them, when asked); no more.
+    """
+    ordered = sorted(edits, key=lambda e: (e.start, e.end))
+    result = Text(theirs.path, theirs.edited(ordered))
+    if theirs.language is Language.REQUIREMENTS:
+        return _bad_requirement(edits)
+    if theirs.language is Language.TEXT:
+        return None
+    errors = result.outline.errors
+    if errors and errors > theirs.outline.errors and errors > theirs.outline.errors + expected():
+        return f"the result would not parse as {theirs.language.value}"
+    return None
+
+
+def _bad_requirement(edits: Sequence[Edit]) -> str | None:
+    for edit in edits:
+        for line in edit.lines:
+            text = line.decode("utf-8", "replace").partition("#")[0].strip()
+            if not text or text.startswith("-"):
+                continue
+            try:
+                Requirement(text)
+            except InvalidRequirement:
+                return f"{text!r} would not be a requirement"
+    return None

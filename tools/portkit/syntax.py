@@ -1,0 +1,290 @@
+"""What a file means to a landing check: its scopes, its branches, and whether it parses.
+
+Python is read by `ast`; C, C++, CUDA and CMake by tree-sitter, whose trees are kept even where
+upstream's macros confuse the grammar.  Preprocessor and CMake conditionals are read line by line,
+because that stays right where the grammar gives up.  Other files have no scopes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache, cached_property
+from itertools import takewhile
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tree_sitter
+    from tree_sitter import Node, Tree
+
+
+class Language(Enum):
+    PYTHON = "python"
+    CUDA = "cuda"  # C, C++ and CUDA: one grammar serves
+    CMAKE = "cmake"
+    REQUIREMENTS = "requirements"
+    TEXT = "text"
+
+
+_SUFFIXES = {
+    **dict.fromkeys((".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".inl"), Language.CUDA),
+    **dict.fromkeys((".py", ".pyi"), Language.PYTHON),
+    ".cmake": Language.CMAKE,
+}
+
+
+def language_of(path: str) -> Language:
+    """The language of an upstream file, by its name."""
+    name = PurePosixPath(path)
+    if name.name == "CMakeLists.txt":
+        return Language.CMAKE
+    if name.suffix == ".txt" and "requirements" in path:
+        return Language.REQUIREMENTS
+    return _SUFFIXES.get(name.suffix, Language.TEXT)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A named region: lines `start` to `end` (0-based, end exclusive).
+
+    `signature` tells overloads and specialisations of one name apart; white space is folded.
+    """
+
+    kind: str
+    name: str
+    signature: str
+    start: int
+    end: int
+
+
+class Outline:
+    """The scopes, branches and syntax errors of one file, each read when first asked for."""
+
+    def __init__(self, data: bytes, language: Language) -> None:
+        self._data = data
+        self._language = language
+
+    @cached_property
+    def scopes(self) -> tuple[Scope, ...]:
+        """Named regions, outermost first."""
+        if self._language is Language.PYTHON:
+            module = self._module
+            return tuple(_python_scopes(module.body)) if module is not None else ()
+        if self._language in _GRAMMARS:
+            return _tree_scopes(self._tree, self._language)
+        return ()
+
+    @cached_property
+    def errors(self) -> int:
+        """How many syntax errors the parser reports; 0 for languages without a parser."""
+        if self._language is Language.PYTHON:
+            return int(self._module is None)
+        if self._language in _GRAMMARS:
+            return _tree_errors(self._tree)
+        return 0
+
+    @cached_property
+    def branches(self) -> tuple[tuple[str, ...], ...]:
+        """The chain of preprocessor or CMake conditionals each line stands in."""
+        lines = self._data.split(b"\n")
+        if self._language is Language.CUDA:
+            return tuple(_branches(lines, _PREPROCESSOR))
+        if self._language is Language.CMAKE:
+            return tuple(_branches(lines, _CMAKE_IF))
+        return tuple(() for _ in lines)
+
+    @cached_property
+    def _module(self) -> ast.Module | None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # upstream's invalid escapes are its own affair
+                return ast.parse(self._data)
+        except (SyntaxError, ValueError):
+            return None
+
+    @cached_property
+    def _tree(self) -> Tree:
+        return _parser(self._language).parse(self._data)
+
+    def chain(self, start: int, end: int) -> tuple[Scope, ...]:
+        """The scopes that hold lines [start, end), outermost first.
+
+        For an empty range (an insertion before line `start`) a scope holds it when the gap lies
+        strictly inside.
+        """
+        if start == end:
+            return tuple(s for s in self.scopes if s.start < start < s.end)
+        return tuple(s for s in self.scopes if s.start <= start and end <= s.end)
+
+    def branch(self, start: int, end: int) -> tuple[str, ...]:
+        """The conditionals around lines [start, end), outermost first."""
+        if start < end:
+            return self.branches[start]
+        above = self.branches[start - 1] if 0 < start <= len(self.branches) else ()
+        below = self.branches[start] if start < len(self.branches) else ()
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(above, below, strict=False))
+        return tuple(one for one, _ in same)
+
+
+# Python
+
+
+def _python_scopes(body: Iterable[ast.AST]) -> Iterator[Scope]:
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
+            kind = "class" if isinstance(node, ast.ClassDef) else "def"
+            decorators = " ".join(ast.unparse(d) for d in node.decorator_list)
+            yield Scope(kind, node.name, decorators, first, node.end_lineno or node.lineno)
+        for field in _BODIES:
+            yield from _python_scopes(getattr(node, field, ()))
+
+
+# Where statements hold statements: a walk over expressions as well takes ten times as long.
+_BODIES = ("body", "handlers", "orelse", "finalbody", "cases")
+
+
+# C++ and CMake
+
+
+@cache
+def _grammar(language: Language) -> tree_sitter.Language:
+    # Imported here: start-up of a command that needs no parser should not pay for it.
+    import tree_sitter  # noqa: PLC0415
+
+    if language is Language.CMAKE:
+        from tree_sitter_cmake import language as grammar  # noqa: PLC0415
+    else:
+        from tree_sitter_cuda import language as grammar  # noqa: PLC0415
+    return tree_sitter.Language(grammar())
+
+
+@cache
+def _parser(language: Language) -> tree_sitter.Parser:
+    import tree_sitter  # noqa: PLC0415
+
+    return tree_sitter.Parser(_grammar(language))
+
+
+@cache
+def _query(language: Language) -> tree_sitter.Query:
+    import tree_sitter  # noqa: PLC0415
+
+    query: tree_sitter.Query = tree_sitter.Query(_grammar(language), _GRAMMARS[language])
+    return query
+
+
+_GRAMMARS = {
+    Language.CUDA: """
+        [(function_definition) (class_specifier) (struct_specifier) (namespace_definition)
+         (preproc_function_def)] @scope
+    """,
+    Language.CMAKE: "[(function_def) (macro_def)] @scope",
+}
+
+
+def _tree_scopes(tree: Tree, language: Language) -> tuple[Scope, ...]:
+    import tree_sitter  # noqa: PLC0415
+
+    captured = tree_sitter.QueryCursor(_query(language)).captures(tree.root_node)
+    scopes = [s for node in captured.get("scope", ()) if (s := _scope(node)) is not None]
+    return tuple(sorted(scopes, key=lambda scope: (scope.start, -scope.end)))
+
+
+def _tree_errors(tree: Tree) -> int:
+    count = 0
+    pending = [tree.root_node]
+    while pending:
+        node = pending.pop()
+        if node.is_error or node.is_missing:
+            count += 1
+        if node.has_error:
+            pending.extend(node.children)
+    return count
+
+
+_NAMED = {
+    "class_specifier": "class",
+    "struct_specifier": "struct",
+    "namespace_definition": "namespace",
+    "preproc_function_def": "macro",
+}
+_CMAKE_DEFINITIONS = {"function_def": "function", "macro_def": "macro"}
+
+
+def _scope(node: Node) -> Scope | None:
+    if node.type == "function_definition":
+        return _function(node)
+    if node.type in _NAMED:
+        name = node.child_by_field_name("name")
+        if name is None or node.start_point[0] == node.end_point[0]:
+            return None
+        return _make(node, _NAMED[node.type], _text(name), "")
+    if node.type in _CMAKE_DEFINITIONS:
+        words = _text(node.children[0]).partition("(")[2].rstrip(")").split()
+        return _make(node, _CMAKE_DEFINITIONS[node.type], " ".join(words[:1]), " ".join(words))
+    return None
+
+
+def _function(node: Node) -> Scope | None:
+    body = node.child_by_field_name("body")
+    pending = [child for child in node.children if child != body]
+    while pending:
+        part = pending.pop(0)
+        if part.type == "function_declarator":
+            name = part.child_by_field_name("declarator")
+            parameters = part.child_by_field_name("parameters")
+            if name is not None and not _text(name).startswith("__"):
+                return _make(node, "function", _text(name), _text(parameters))
+        pending.extend(part.children)
+    return None
+
+
+def _make(node: Node, kind: str, name: str, signature: str) -> Scope:
+    end_row, end_column = node.end_point
+    outer = node.parent
+    start = node
+    if outer is not None and outer.type == "template_declaration":
+        start = outer
+        signature = f"{_text(outer.child_by_field_name('parameters'))} {signature}"
+    return Scope(kind, name, signature, start.start_point[0], end_row + (1 if end_column else 0))
+
+
+def _text(node: Node | None) -> str:
+    if node is None or node.text is None:
+        return ""
+    return " ".join(node.text.decode("utf-8", "replace").split())
+
+
+_PREPROCESSOR = re.compile(rb"\s*#\s*(ifdef|ifndef|if|elif|else|endif)\b(.*)")
+_CMAKE_IF = re.compile(rb"\s*(if|elseif|else|endif)\s*(\(.*)", re.IGNORECASE)
+
+
+def _branches(lines: list[bytes], directive: re.Pattern[bytes]) -> Iterator[tuple[str, ...]]:
+    """The chain of conditionals each line stands in; a directive line stands outside its own."""
+    stack: list[str] = []
+    for line in lines:
+        match = directive.match(line)
+        if match is None:
+            yield tuple(stack)
+            continue
+        word = match[1].decode().lower()
+        condition = " ".join(match[2].decode("utf-8", "replace").split())
+        if word.startswith("if"):
+            yield tuple(stack)
+            stack.append(f"{word} {condition}")
+            continue
+        opened = stack.pop() if stack else ""
+        yield tuple(stack)
+        if word != "endif":
+            # `else` keeps the condition it answers: two else branches are not alike.
+            stack.append(
+                f"{word} {condition}"
+                if word.startswith("el") and word != "else"
+                else f"else of {opened}"
+            )

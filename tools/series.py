@@ -1,0 +1,11 @@
+"""Work on the patch series: import, export, docs.  See `series.py --help`."""
+
+from __future__ import annotations
+
+import sys
+
+from portkit import console
+from portkit.commands import series
+
+if __name__ == "__main__":
+    sys.exit(console.run(series.main))
