@@ -310,3 +310,31 @@ def test_python_path_of_two_entries_breaks_upstream_on_windows(
     done = configure(pristine_tree, tmp_path / "w", windows=True, environment=environment)
     assert done.status != 0
     assert "Marlin generation failed" in done.output
+
+
+def test_interpreter_below_a_folder_with_a_semicolon(
+    pristine_tree: pathlib.Path, patched_tree: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """The macro itself: a path with a semicolon stays one argument."""
+    program, _ = cmake_program()
+    python = tmp_path / "a;b (x86)" / "python"
+    python.parent.mkdir()
+    python.touch()
+    script = tmp_path / "call.cmake"
+
+    def call(tree: pathlib.Path) -> subprocess.CompletedProcess[str]:
+        script.write_text(
+            "cmake_minimum_required(VERSION 3.19)\n"
+            "macro(find_package)\n  set(Python_FOUND TRUE)\n"
+            "  set(Python_VERSION_MAJOR 3)\n  set(Python_VERSION_MINOR 10)\nendmacro()\n"
+            f'include("{(tree / "cmake" / "utils.cmake").as_posix()}")\n'
+            f'find_python_from_executable("{python.as_posix()}" "3.10")\n'
+            'message(STATUS "chosen=[${Python_EXECUTABLE}]")\n'
+        )
+        command = [program, "-P", str(script)]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
+    assert call(pristine_tree).returncode != 0
+    done = call(patched_tree)
+    assert done.returncode == 0, done.stderr
+    assert f"chosen=[{python.as_posix()}]" in done.stdout

@@ -9,7 +9,10 @@ from __future__ import annotations
 import ast
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from merge3 import Merge3
@@ -24,8 +27,19 @@ from portkit.syntax import Language
 
 # tokens
 
-_WORDS = re.compile(rb"\n[ \t]*|[ \t\r\f\v]+|\w+|.", re.DOTALL)
+_WORD = re.compile(rb"(\s*)(\w+|[^\w\s])")
 _LONGEST = 4000  # tokens of a region; beyond, an alignment of tokens is no evidence
+
+
+@dataclass(frozen=True)
+class _Word:
+    """A token and the white space before it, which does not count when tokens are compared.
+
+    In Python a line break outside brackets is a token of its own: there it has a meaning.
+    """
+
+    text: bytes
+    space: bytes
 
 
 def tokens(pair: Pair, group: Group) -> Edit | None:
@@ -34,27 +48,103 @@ def tokens(pair: Pair, group: Group) -> Edit | None:
     Two merges that align differently (git's, with one token a line, and difflib's) must agree,
     and most of the old text must have survived upstream.
     """
-    base, ours, theirs = (_WORDS.findall(b"".join(side)) for side in group.sides(pair))
-    if not base or not theirs or max(map(len, (base, ours, theirs))) > _LONGEST:
+    base, ours, theirs = group.sides(pair)
+    start, end = group.region.start, group.region.end
+    merged = _merge(pair.theirs.language, base, ours, theirs)
+    if merged is None:
         return None
-    merged = _merge3(base, ours, theirs)
-    if merged is None or merged != _merge_git(base, ours, theirs):
-        return None
-    if not _survives(base, theirs) or not _survives(base, ours):
-        return None
-    return Edit(group.region.start, group.region.end, split_lines(merged))
+    return Edit(start, end, merged)
 
 
-def _merge3(base: list[bytes], ours: list[bytes], theirs: list[bytes]) -> bytes | None:
-    pieces: list[bytes] = []
-    for kind, *rest in Merge3(base, ours, theirs).merge_groups():
-        if kind == "conflict":
+def twin(pair: Pair, group: Group) -> Edit | None:
+    """Merge the replaced lines word by word with the lines they became among much new code."""
+    if len(group.blocks) != 1:
+        return None
+    block = group.blocks[0]
+    old = pair.base.lines[block.start : block.end]
+    region = group.region
+    size = len(old)
+    if not any(map(telling, old)):
+        return None
+    rated = sorted(
+        (
+            (_likeness(old, pair.theirs.lines[start : start + size]), start)
+            for start in range(region.start, region.end - size + 1)
+        ),
+        reverse=True,
+    )
+    if not rated or rated[0][0] < _ALIKE or (len(rated) > 1 and rated[1][0] > 0.8 * rated[0][0]):
+        return None
+    start = rated[0][1]
+    now = pair.theirs.lines[start : start + size]
+    merged = _merge(pair.theirs.language, old, block.lines, now)
+    return None if merged is None else Edit(start, start + size, merged)
+
+
+_ALIKE = 0.6  # share of words, in order, that make two lines one line edited
+
+
+def _likeness(one: Lines, other: Lines) -> float:
+    words = [[match[2] for match in _WORD.finditer(b"".join(side))] for side in (one, other)]
+    matcher = SequenceMatcher(None, *words, autojunk=False)
+    return matcher.ratio() if matcher.quick_ratio() >= _ALIKE else 0.0
+
+
+def _merge(language: Language, base: Lines, ours: Lines, theirs: Lines) -> Lines | None:
+    sides = [_words(b"".join(side), language) for side in (base, ours, theirs)]
+    texts = [[word.text for word in side] for side in sides]
+    if not texts[0] or not texts[2] or max(map(len, texts)) > _LONGEST:
+        return None
+    if not _survives(texts[0], texts[2]) or not _survives(texts[0], texts[1]):
+        return None
+    merged = _merge3(*sides)
+    if merged is None or [word.text for word in merged] != _merge_git(texts):
+        return None
+    data = b"".join(word.space + word.text for word in merged)
+    last = b"".join(theirs)
+    return split_lines(data + last[len(last.rstrip()) :])
+
+
+def _words(data: bytes, language: Language) -> list[_Word]:
+    words: list[_Word] = []
+    depth = 0
+    for match in _WORD.finditer(data):
+        space, text = match[1], match[2]
+        if language is Language.PYTHON and depth == 0 and b"\n" in space:
+            line_break = space.rindex(b"\n")
+            words.append(_Word(space[line_break:], space[:line_break]))
+            space = b""
+        depth += (text in b"([{") - (text in b")]}")
+        words.append(_Word(text, space))
+    return words
+
+
+def _merge3(base: list[_Word], ours: list[_Word], theirs: list[_Word]) -> list[_Word] | None:
+    """The three-way merge of words; white space is upstream's where upstream changed it."""
+
+    def texts(words: list[_Word]) -> list[bytes]:
+        return [word.text for word in words]
+
+    merged: list[_Word] = []
+    z = a = b = 0
+    synced = Merge3(texts(base), texts(ours), texts(theirs)).find_sync_regions()
+    for z_start, z_end, a_start, a_end, b_start, b_end in synced:
+        old, our, their = base[z:z_start], ours[a:a_start], theirs[b:b_start]
+        if texts(our) in (texts(old), texts(their)):
+            merged += their
+        elif texts(their) == texts(old):
+            merged += our
+        else:
             return None
-        pieces += rest[0]
-    return b"".join(pieces)
+        for one, mine, yours in zip(
+            base[z_start:z_end], ours[a_start:a_end], theirs[b_start:b_end], strict=True
+        ):
+            merged.append(mine if yours.space == one.space else yours)
+        z, a, b = z_end, a_end, b_end
+    return merged
 
 
-def _merge_git(*sides: list[bytes]) -> bytes | None:
+def _merge_git(sides: list[list[bytes]]) -> list[bytes] | None:
     with tempfile.TemporaryDirectory(prefix="portkit-") as folder:
         names = [Path(folder, name) for name in ("base", "ours", "theirs")]
         for name, words in zip(names, sides, strict=True):
@@ -62,30 +152,24 @@ def _merge_git(*sides: list[bytes]) -> bytes | None:
         base, ours, theirs = map(str, names)
         said = git("merge-file", "-p", "--quiet", ours, base, theirs, ok=range(256))
     try:
-        return b"".join(bytes.fromhex(line.decode()) for line in said.split())
+        return [bytes.fromhex(line.decode()) for line in said.split()]
     except ValueError:  # conflict markers
         return None
 
 
 def _survives(base: list[bytes], side: list[bytes]) -> bool:
-    words = [word for word in base if word.strip()]
-    left = [word for word in side if word.strip()]
-    kept = 0
-    for word in words:
-        if word in left:
-            left.remove(word)
-            kept += 1
-    return kept >= 0.5 * len(words)
+    words, left = Counter(word for word in base if word.strip()), Counter(side)
+    return sum((words & left).values()) >= 0.5 * sum(words.values())
 
 
 # indentation
 
 
-def indentation(pair: Pair, group: Group) -> Edit | None:
+def indentation(pair: Pair, block: Edit) -> Edit | None:
     """Upstream only re-indented the lines around: indent ours the same way."""
     if pair.theirs.language in (Language.TEXT, Language.REQUIREMENTS):
         return None
-    start, end = group.blocks[0].start, group.blocks[-1].end
+    start, end = block.start, block.end
     if pair.spaceless.touching(start, end):
         return None
     region = pair.spaceless.region(start, end)
@@ -99,17 +183,10 @@ def indentation(pair: Pair, group: Group) -> Edit | None:
     if len(shifts) != 1:
         return None
     old, new = shifts.pop()
-    lines: list[bytes] = []
-    number = start
-    for block in group.blocks:
-        between = pair.base.lines[number : block.start]
-        for line in (*between, *block.lines):
-            moved = _indent(line, old, new)
-            if moved is None:
-                return None
-            lines.append(moved)
-        number = block.end
-    return Edit(region.start, region.end, tuple(lines))
+    lines = [_indent(line, old, new) for line in block.lines]
+    if None in lines:
+        return None
+    return Edit(region.start, region.end, tuple(line for line in lines if line is not None))
 
 
 def _margin(line: bytes) -> bytes:
@@ -261,9 +338,6 @@ def _merge_requirement(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
     space = marker[2][: len(marker[2]) - len(marker[2].lstrip())]
     line = f"{text}{gap};{space}{marker[2].strip()}{comment}"
     return line.encode("utf-8", "surrogateescape") + ending
-
-
-RUNGS = (tokens, indentation, union)
 
 
 def trimmed(theirs: Sequence[bytes], edit: Edit) -> Edit:

@@ -113,14 +113,22 @@ def _spell(notes: Iterable[str]) -> str:
 
 
 def _blocks(pair: Pair, piece: _Piece) -> None:
-    for block in list(piece.open):
-        edit = rungs.three_way(pair, block)
-        if edit is None:
-            continue
-        landed = _checked(pair, Rung.THREE_WAY, [block], [edit])
-        if isinstance(landed, Landed):
-            piece.outcomes.append(landed)
-            piece.open.remove(block)
+    for rung, place in _SINGLE:
+        for block in list(piece.open):
+            edit = place(pair, block)
+            if edit is None:
+                continue
+            landed = _checked(pair, rung, [block], [edit])
+            if isinstance(landed, Landed):
+                piece.outcomes.append(landed)
+                piece.open.remove(block)
+
+
+_SINGLE: tuple[tuple[Rung, Callable[[Pair, Edit], Edit | None]], ...] = (
+    (Rung.THREE_WAY, rungs.three_way),
+    (Rung.THREE_WAY, rungs.untouched),
+    (Rung.INDENTATION, blend.indentation),
+)
 
 
 # blocks that upstream's changes overlap
@@ -178,7 +186,11 @@ def _group(
             pair.theirs.lines, Edit(group.region.start, group.region.end, settled.lines)
         )
         return Landed(Rung.RESOLUTION, pair.theirs.path, (edit,), f"settled {settled.recorded}")
-    dropped = gone.upstreamed_elsewhere(pair, group) or gone.construct(pair, group, finder)
+    dropped = (
+        gone.upstreamed_elsewhere(pair, group)
+        or gone.cured_upstream(pair, group)
+        or gone.construct(pair, group, finder)
+    )
     if dropped is not None:
         return dropped
     reason = reasons[0] if reasons else gone.explain(pair, group, finder)
@@ -209,7 +221,7 @@ def _moved(pair: Pair, group: Group, members: Sequence[_Piece]) -> tuple[Edit, .
 _LADDER: tuple[tuple[Rung, _Rung], ...] = (
     (Rung.REQUIREMENT, _single(blend.requirement)),
     (Rung.TOKENS, _single(blend.tokens)),
-    (Rung.INDENTATION, _single(blend.indentation)),
+    (Rung.TOKENS, _single(blend.twin)),
     (Rung.UNION, _single(blend.union)),
     (Rung.MOVED, _moved),
     (Rung.ANCHORED, _single(rungs.anchored)),

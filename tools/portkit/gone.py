@@ -70,6 +70,26 @@ def upstreamed_elsewhere(pair: Pair, group: Group) -> Dropped | None:
     return Dropped(Why.UPSTREAMED, f"{pair.theirs.path} has the patch's own lines in place")
 
 
+def cured_upstream(pair: Pair, group: Group) -> Dropped | None:
+    """Upstream cured it its own way: what ours takes out is gone, what ours puts in is there."""
+    base, ours, theirs = (set(_IDENTIFIER.findall(b"".join(s))) for s in group.sides(pair))
+    out, put = base - ours, ours - base
+    if not out or not put or not put <= theirs or out & theirs or not base & theirs - out:
+        return None
+    if out & set(_IDENTIFIER.findall(pair.theirs.data)):
+        return None
+    region = group.region
+    return Dropped(
+        Why.UPSTREAMED,
+        f"{pair.theirs.path}:{region.start + 1}-{region.end} has {_name(put)} in place of "
+        f"{_name(out)}, as the patch does",
+    )
+
+
+def _name(tokens: set[bytes]) -> str:
+    return ", ".join(f"`{token.decode('utf-8', 'replace')}`" for token in sorted(tokens)[:4])
+
+
 def construct(pair: Pair, group: Group, finder: Finder) -> Dropped | None:
     """What the patch replaces was deleted from the file, and did not move elsewhere.
 
@@ -89,7 +109,7 @@ def construct(pair: Pair, group: Group, finder: Finder) -> Dropped | None:
     _, _, theirs = group.sides(pair)
     if any(_survives(line, theirs) for line in removed):
         return None
-    said = ", ".join(f"`{token.decode()}`" for token in sorted(set().union(*lines))[:4])
+    said = _name(set().union(*lines))
     return Dropped(Why.CONSTRUCT_GONE, f"{said} no longer occurs in {pair.theirs.path}")
 
 

@@ -179,10 +179,14 @@ def _same_branch(base: Text, theirs: Text, old: tuple[int, int], new: tuple[int,
 
 
 def _alike(one: str, other: str) -> bool:
+    """Whether a conditional is the same one: equal, widened (`A` to `A OR B`), or edited a bit."""
     if one == other:
         return True
-    words = one.split(" ", 1)[0] == other.split(" ", 1)[0]
-    return words and SequenceMatcher(None, one, other, autojunk=False).ratio() >= 0.7
+    if one.split(" ", 1)[0] != other.split(" ", 1)[0]:
+        return False
+    if one.rstrip(")") in other:
+        return True
+    return SequenceMatcher(None, one, other, autojunk=False).ratio() >= 0.7
 
 
 # tokens

@@ -136,6 +136,26 @@ def three_way(pair: Pair, block: Edit) -> Edit | None:
     return Edit(region.start, region.end, block.lines)
 
 
+def untouched(pair: Pair, block: Edit) -> Edit | None:
+    """Upstream left the replaced lines alone, and changed only lines beside them.
+
+    Git's merge gives up there because the changes adjoin; the replaced lines themselves say
+    where the block belongs when they are unlike any other line of the file.
+    """
+    removed = pair.base.lines[block.start : block.end]
+    places = [pair.alignment.line(number) for number in range(block.start, block.end)]
+    start = places[0] if places else None
+    if start is None or places != list(range(start, start + len(places))):
+        return None
+    if not any(_unique(pair, line) for line in removed):
+        return None
+    return Edit(start, start + len(places), block.lines)
+
+
+def _unique(pair: Pair, line: bytes) -> bool:
+    return telling(line) and pair.base.counts[line] == pair.theirs.counts[line] == 1
+
+
 def moved(pair: Pair, hunk: Hunk) -> tuple[Edit, ...] | None:
     """The hunk's lines, perhaps without all of their context, stand once somewhere else.
 
