@@ -85,8 +85,8 @@ _ALIKE = 0.6  # share of words, in order, that make two lines one line edited
 
 
 def _likeness(one: Lines, other: Lines) -> float:
-    words = [[match[2] for match in _WORD.finditer(b"".join(side))] for side in (one, other)]
-    matcher = SequenceMatcher(None, *words, autojunk=False)
+    mine, yours = ([m[2] for m in _WORD.finditer(b"".join(side))] for side in (one, other))
+    matcher = SequenceMatcher(None, mine, yours, autojunk=False)
     return matcher.ratio() if matcher.quick_ratio() >= _ALIKE else 0.0
 
 

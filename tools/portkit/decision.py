@@ -36,6 +36,7 @@ class Why(Enum):
     TARGET_GONE = "target deleted with its code"
     UPSTREAMED = "upstream now has the change"
     CONSTRUCT_GONE = "the construct it cures is gone"
+    SERVES_NOTHING = "it only served hunks that are dropped"
 
 
 @dataclass(frozen=True)

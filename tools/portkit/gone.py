@@ -14,6 +14,7 @@ from portkit.finder import Finder, searchable
 from portkit.model import Hunk
 from portkit.rungs import Group, Pair
 from portkit.sides import Lines, Text, telling
+from portkit.syntax import Language
 
 _WORD = re.compile(rb"\w+|[^\w\s]")
 _IDENTIFIER = re.compile(rb"[A-Za-z_]\w{2,}")
@@ -91,26 +92,42 @@ def _name(tokens: set[bytes]) -> str:
 
 
 def construct(pair: Pair, group: Group, finder: Finder) -> Dropped | None:
-    """What the patch replaces was deleted from the file, and did not move elsewhere.
+    """What the patch cures was deleted from the file, and did not move elsewhere.
 
     Each telling line that it replaces named something the new file no longer names, and upstream
-    deleted those lines instead of editing them (a rename would have left the rest).
+    deleted those lines instead of editing them (a rename would have left the rest).  An insertion
+    replaces nothing: there, half of the lines that upstream deleted around it must be such.
     """
-    removed = [
+    base, _, theirs = group.sides(pair)
+    replaced = [
         line
         for block in group.blocks
         for line in pair.base.lines[block.start : block.end]
         if telling(line)
     ]
+    around = set(replaced or [line for line in base if telling(line)])
     left = set(_IDENTIFIER.findall(pair.theirs.data))
-    lines = [set(_IDENTIFIER.findall(line)) - left for line in removed]
-    if not lines or not all(lines) or moved_to(pair, group, finder):
+    lost = {line: names for line in around if (names := set(_IDENTIFIER.findall(line)) - left)}
+    needed = len(around) if replaced else (len(around) + 1) // 2
+    if not lost or len(lost) < needed or moved_to(pair, group, finder):
         return None
-    _, _, theirs = group.sides(pair)
-    if any(_survives(line, theirs) for line in removed):
+    if any(_survives(line, theirs) for line in lost):
         return None
-    said = _name(set().union(*lines))
+    said = _name(set().union(*lost.values()))
     return Dropped(Why.CONSTRUCT_GONE, f"{said} no longer occurs in {pair.theirs.path}")
+
+
+def only_serves(hunk: Hunk, language: Language) -> bool:
+    """Whether a hunk only changes imports or includes: it serves the patch's other hunks."""
+    pattern = _SERVING.get(language)
+    changed = [line for line in hunk.lines if line[:1] != b" " and line[1:].strip()]
+    return pattern is not None and all(pattern.match(line) for line in changed)
+
+
+_SERVING = {
+    Language.PYTHON: re.compile(rb"[+-](import|from)\s"),
+    Language.CUDA: re.compile(rb"[+-]\s*#\s*include\b"),
+}
 
 
 def _survives(line: bytes, theirs: Lines) -> bool:

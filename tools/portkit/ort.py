@@ -31,17 +31,15 @@ def merge(
     store: Store,
     base_tree: str,
     theirs_tree: str,
-    ours: Mapping[str, bytes],
-    modes: Mapping[str, str],
+    ours: Mapping[str, tuple[str, bytes]],
     missing: Iterable[str],
 ) -> Witness:
-    """Merge the files `ours`, made on `base_tree`, with `theirs_tree`.
+    """Merge the files `ours` (path to mode and bytes), made on `base_tree`, with `theirs_tree`.
 
     `missing` are the paths of the old tag that the new one does not have.
     """
-    paths = list(ours)
-    oids = store.write_blobs([ours[path] for path in paths])
-    entries = {p: TreeEntry(modes[p], oid) for p, oid in zip(paths, oids, strict=True)}
+    oids = store.write_blobs([data for _, data in ours.values()])
+    entries = {p: TreeEntry(ours[p][0], oid) for p, oid in zip(ours, oids, strict=True)}
     ours_tree = store.edit_tree(base_tree, entries)
     base = store.commit(base_tree)
     one, other = store.commit(ours_tree, [base]), store.commit(theirs_tree, [base])

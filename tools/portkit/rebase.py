@@ -9,23 +9,25 @@ deleted two releases later leaves no question.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from portkit import ort
+from portkit import gone, ort
 from portkit.apply import hunks_from_edits
-from portkit.carry import UNCHANGED, Unit, carry, carry_orphan
-from portkit.decision import Conflict, HunkResult, Landed, Outcome, Region
+from portkit.carry import Unit, carry, carry_orphan
+from portkit.compose import NewFile, Placed, compose
+from portkit.decision import Conflict, Dropped, HunkResult, Why
 from portkit.finder import Finder, Library
 from portkit.git import Store, TreeEntry
 from portkit.model import Edit, Event, Events, FileChange, Patch, silent
 from portkit.patchfile import canonical_change
 from portkit.resolutions import Resolutions
 from portkit.rungs import Pair, blocks_of
-from portkit.series import group_of
+from portkit.series import name_for
 from portkit.sides import Text
-from portkit.soundness import unsound
+from portkit.syntax import language_of
+
+__all__ = ["Carried", "NewFile", "Snapshot", "Step", "Story", "carry_series", "patches_of"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,10 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step from tag to tag did to one unit of one patch."""
+    """What one step from tag to tag did to hunks of one patch.
+
+    `renamed` is where upstream moved the patch's file in this step, None when it did not.
+    """
 
     from_tag: str
     to_tag: str
@@ -53,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Story:
-    """What became of one patch: every step, and what still waits at the end."""
+    """What became of one patch: every step, and what still waits at the last tag."""
 
     patch: Patch
     steps: tuple[Step, ...]
@@ -64,19 +69,10 @@ class Story:
         found = [c for s in self.steps if s.to_tag == last for r in s.results for c in r.conflicts]
         return tuple(dict.fromkeys(found))
 
-
-@dataclass(frozen=True)
-class NewFile:
-    """A file of the new tag as the series will change it."""
-
-    path: str
-    theirs: Text
-    edits: tuple[Edit, ...]
-    owners: tuple[str, ...]
-
     @property
-    def result(self) -> bytes:
-        return self.theirs.edited(self.edits)
+    def drops(self) -> tuple[Dropped, ...]:
+        found = [d for s in self.steps for r in s.results for d in r.drops]
+        return tuple(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
@@ -92,25 +88,12 @@ class Carried:
         return tuple((s.patch, c) for s in self.stories for c in s.conflicts)
 
 
-@dataclass
-class _State:
-    """The series between two steps: units, all written for tags in `snapshots`."""
-
-    units: list[_Moving]
-    steps: dict[str, list[Step]] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class _Moving:
-    """A unit and where its file is now, at the tag the series has reached."""
+    """A unit, and where its file is at the tag the series has reached."""
 
     unit: Unit
     path: str
-    parked: bool = False
-
-
-# Each unit, the path of its file at the new tag (which may not exist), and its hunks' results.
-_Done = list[tuple[_Moving, str, list[HunkResult]]]
 
 
 def carry_series(
@@ -126,215 +109,133 @@ def carry_series(
 
     `skipped` names patches whose waiting pieces a person gave up.
     """
-    resolutions = resolutions or Resolutions()
-    by_tag = {snapshot.tag: snapshot for snapshot in snapshots}
+    journey = _Journey(store, snapshots, resolutions or Resolutions(), skipped)
     first = snapshots[0]
     moving = [_Moving(Unit(p.name, first.tag, p.path, p.change.hunks), p.path) for p in patches]
     steps: dict[str, list[Step]] = {patch.name: [] for patch in patches}
     files: dict[str, NewFile] = {}
+    total = len(snapshots) - 1
     for number, (old, new) in enumerate(pairwise(snapshots)):
-        events(Event(f"carry to {new.tag}", number, len(snapshots) - 1, "steps"))
-        files, moving = _step(store, by_tag, old, new, moving, resolutions, skipped, steps)
-    events(Event("carry", len(snapshots) - 1, len(snapshots) - 1, "steps"))
+        events(Event(f"carry to {new.tag}", number, total, "steps"))
+        files, moving, taken = journey.step(old, new, moving)
+        for patch, step in taken:
+            steps[patch].append(step)
+    events(Event("carry", total, total, "steps"))
     stories = tuple(Story(patch, tuple(steps[patch.name])) for patch in patches)
     return Carried(snapshots[-1], files, stories)
 
 
-def _step(
-    store: Store,
-    by_tag: Mapping[str, Snapshot],
-    old: Snapshot,
-    new: Snapshot,
-    moving: Sequence[_Moving],
-    resolutions: Resolutions,
-    skipped: frozenset[str],
-    steps: dict[str, list[Step]],
-) -> tuple[dict[str, NewFile], list[_Moving]]:
-    library = Library(store, new.tag, new.files)
-    bases = _Bases(store, by_tag)
-    witness = _witness(store, bases, old, new, moving)
-    done: _Done = []
-    for one in moving:
-        path = witness.successor(one.path)
-        base, base_oid = bases.text(one.unit)
-        finder = Finder(bases.library(one.unit.base_tag), library, one.unit.base_path)
-        if path in new.files:
-            theirs = library.text(path)
-            pair = Pair(store, base, theirs, base_oid, new.files[path].oid)
-            results = list(carry(one.unit, pair, finder, resolutions))
-        else:
-            results = list(carry_orphan(one.unit, base, finder))
-        done.append((one, path, results))
-    files = _compose(library, bases, witness, done)
-    for one, path, results in done:
-        kept = [_without_conflicts(r) if one.unit.patch in skipped else r for r in results]
-        renamed = path if path != one.path and path in new.files else None
-        steps[one.unit.patch].append(Step(one.unit.base_tag, new.tag, tuple(kept), renamed))
-    return files, _next_units(bases, new, files, done, skipped)
+class _Journey:
+    """What all steps share: the files of each tag, read once, and a person's answers."""
+
+    def __init__(
+        self,
+        store: Store,
+        snapshots: Sequence[Snapshot],
+        resolutions: Resolutions,
+        skipped: frozenset[str],
+    ) -> None:
+        self._store = store
+        self._libraries = {s.tag: Library(store, s.tag, s.files) for s in snapshots}
+        self._resolutions = resolutions
+        self._skipped = skipped
+
+    def step(
+        self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]
+    ) -> tuple[dict[str, NewFile], list[_Moving], list[tuple[str, Step]]]:
+        """The files at `new`, the units for the next step, and what happened to each."""
+        witness = self._witness(old, new, moving)
+        placed = [self._place(one, witness.successor(one.path), new) for one in moving]
+        _drop_what_serves_nothing(placed)
+        files = compose(self._libraries[new.tag], witness, placed)
+        taken = [
+            (
+                one.unit.patch,
+                Step(one.unit.base_tag, new.tag, self._answered(one), self._renamed(one, old, new)),
+            )
+            for one in placed
+        ]
+        return files, self._next(new, files, placed), taken
+
+    def _place(self, one: _Moving, path: str, new: Snapshot) -> Placed:
+        unit = one.unit
+        old, library = self._libraries[unit.base_tag], self._libraries[new.tag]
+        base = self._base(unit)
+        finder = Finder(old, library, unit.base_path)
+        if path not in new.files:
+            return Placed(unit, base, path, list(carry_orphan(unit, base, finder)))
+        oids = old.files[unit.base_path].oid, new.files[path].oid
+        pair = Pair(self._store, base, library.text(path), *oids)
+        return Placed(unit, base, path, list(carry(unit, pair, finder, self._resolutions)))
+
+    def _base(self, unit: Unit) -> Text:
+        return self._libraries[unit.base_tag].text(unit.base_path)
+
+    def _witness(self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]) -> ort.Witness:
+        """Git's own merge of the whole series: it follows renames and is a second opinion."""
+        touched = {one.path for one in moving}
+        if all(old.files.get(path) == new.files.get(path) for path in touched):
+            return ort.Witness({}, {})
+        ours = {
+            one.unit.base_path: self._base(one.unit).edited(edits_of(one.unit))
+            for one in moving
+            if one.unit.base_tag == old.tag
+        }
+        entries = {path: (old.files[path].mode, data) for path, data in ours.items()}
+        gone_paths = [path for path in touched | set(ours) if path not in new.files]
+        return ort.merge(self._store, old.tree, new.tree, entries, gone_paths)
+
+    def _answered(self, one: Placed) -> tuple[HunkResult, ...]:
+        """The results, without the conflicts of a patch that a person skipped."""
+        if one.unit.patch not in self._skipped:
+            return tuple(one.results)
+        return tuple(
+            replace(r, outcomes=tuple(o for o in r.outcomes if not isinstance(o, Conflict)))
+            for r in one.results
+        )
+
+    @staticmethod
+    def _renamed(one: Placed, old: Snapshot, new: Snapshot) -> str | None:
+        moved = one.path in new.files and one.path not in old.files
+        return one.path if moved else None
+
+    def _next(
+        self, new: Snapshot, files: Mapping[str, NewFile], placed: Sequence[Placed]
+    ) -> list[_Moving]:
+        """One unit for each new file, and one for what waits of each old one."""
+        moving = [
+            _Moving(
+                Unit(f.owners[0], new.tag, path, hunks_from_edits(f.theirs.lines, f.edits)), path
+            )
+            for path, f in files.items()
+        ]
+        for one in placed:
+            blocks = {b for r in one.results for c in r.conflicts for b in c.blocks}
+            if blocks and one.unit.patch not in self._skipped:
+                ordered = sorted(blocks, key=lambda b: (b.start, b.end))
+                hunks = hunks_from_edits(one.base.lines, ordered)
+                moving.append(_Moving(replace(one.unit, hunks=hunks), one.path))
+        return moving
 
 
-def _without_conflicts(result: HunkResult) -> HunkResult:
-    left = tuple(o for o in result.outcomes if not isinstance(o, Conflict))
-    return replace(result, outcomes=left)
-
-
-class _Bases:
-    """The old files that units are written for, read once."""
-
-    def __init__(self, store: Store, by_tag: Mapping[str, Snapshot]) -> None:
-        self._libraries = {t: Library(store, t, s.files) for t, s in by_tag.items()}
-
-    def library(self, tag: str) -> Library:
-        return self._libraries[tag]
-
-    def text(self, unit: Unit) -> tuple[Text, str]:
-        """The file a unit is written for, and its blob id."""
-        library = self._libraries[unit.base_tag]
-        return library.text(unit.base_path), library.files[unit.base_path].oid
-
-
-def _witness(
-    store: Store, bases: _Bases, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]
-) -> ort.Witness:
-    """Git's own merge of the whole series: it follows renames and is a second opinion."""
-    ours = {
-        one.unit.base_path: bases.text(one.unit)[0].edited(_edits(one.unit))
-        for one in moving
-        if one.unit.base_tag == old.tag
-    }
-    touched = {one.path for one in moving} | set(ours)
-    if all(old.files.get(path) == new.files.get(path) for path in touched):
-        return ort.Witness({}, {})
-    modes = {path: old.files[path].mode for path in ours}
-    missing = [path for path in touched if path not in new.files]
-    return ort.merge(store, old.tree, new.tree, ours, modes, missing)
-
-
-def _edits(unit: Unit) -> list[Edit]:
+def edits_of(unit: Unit) -> list[Edit]:
     return [block for hunk in unit.hunks for block in blocks_of(hunk)]
 
 
-# composing the new files
-
-
-def _compose(
-    library: Library,
-    bases: _Bases,
-    witness: ort.Witness,
-    done: _Done,
-) -> dict[str, NewFile]:
-    """Put all landed edits of a file together; what does not fit together becomes a conflict."""
-    files: dict[str, NewFile] = {}
-    for path in sorted({o.path for _, _, rs in done for r in rs for o in r.landed}):
-        theirs = library.text(path)
-        while True:
-            landed = _landed_in(path, done)
-            clash = _clash(landed) or _fault(theirs, landed, bases, done)
-            if clash is None:
-                break
-            _refuse(theirs, clash[0], clash[1], done)
-        edits = sorted({e for o in landed for e in o.edits}, key=lambda e: (e.start, e.end))
-        if edits:
-            owners = [one.unit.patch for one, _, rs in done
-                      if any(o.path == path for r in rs for o in r.landed)]  # fmt: skip
-            files[path] = NewFile(path, theirs, tuple(edits), tuple(dict.fromkeys(owners)))
-    return files
-
-
-def _landed_in(path: str, done: _Done) -> list[Landed]:
-    found = [o for _, _, rs in done for r in rs for o in r.landed if o.path == path]
-    return sorted(dict.fromkeys(found), key=lambda o: (o.edits[0].start, o.edits[0].end))
-
-
-def _clash(landed: Sequence[Landed]) -> tuple[Landed, str] | None:
-    """Two pieces that want the same lines: the less certain one gives way."""
-    placed = sorted(((e, o) for o in landed for e in o.edits), key=lambda p: (p[0].start, p[0].end))
-    for (one, first), (other, second) in pairwise(placed):
-        same_spot = one.start == one.end == other.start == other.end
-        if first is not second and (other.start < one.end or same_spot):
-            weaker = max(first, second, key=lambda o: o.rung.rank)
-            return weaker, "another piece of the series lands on the same lines"
-    return None
-
-
-def _fault(
-    theirs: Text,
-    landed: Sequence[Landed],
-    bases: _Bases,
-    done: _Done,
-) -> tuple[Landed, str] | None:
-    """The least certain piece without which the file parses, and what is wrong with it."""
-    if all(o.evidence == UNCHANGED for o in landed):
-        return None
-    if any(r.conflicts for _, path, rs in done if path == theirs.path for r in rs):
-        return None  # half a patch need not parse; the person's answer is checked
-    expected = cache(partial(_expected_errors, theirs.path, bases, done))
-    fault = unsound(theirs, [e for o in landed for e in o.edits], expected)
-    if fault is None:
-        return None
-    suspects = sorted(landed, key=lambda o: -o.rung.rank)
-    for suspect in suspects:
-        if unsound(theirs, suspect.edits, expected) is not None:
-            return suspect, fault
-    return suspects[0], fault
-
-
-def _expected_errors(path: str, bases: _Bases, done: _Done) -> int:
-    """Syntax errors the patch itself shows to the parser at its own pin (macros, mostly)."""
-    count = 0
-    for one, _, results in done:
-        if any(o.path == path for r in results for o in r.landed):
-            base, _ = bases.text(one.unit)
-            ours = Text(base.path, base.edited(_edits(one.unit)))
-            count += max(0, ours.outline.errors - base.outline.errors)
-    return count
-
-
-def _refuse(
-    theirs: Text,
-    landed: Landed,
-    reason: str,
-    done: _Done,
-) -> None:
-    """Turn one landing into a conflict, in every hunk that shares it."""
-    start, end = landed.edits[0].start, landed.edits[-1].end
-    for _, _, results in done:
-        for number, result in enumerate(results):
-            if landed not in result.outcomes:
-                continue
-            hunk = result.hunk
-            region = Region(
-                theirs.path, start, end, hunk.before, hunk.after, theirs.lines[start:end]
-            )
-            conflict: Outcome = Conflict(f"{landed.rung.value}: {reason}", region, blocks_of(hunk))
-            outcomes = tuple(conflict if o == landed else o for o in result.outcomes)
-            results[number] = replace(result, outcomes=outcomes)
-
-
-# between two steps
-
-
-def _next_units(
-    bases: _Bases,
-    new: Snapshot,
-    files: Mapping[str, NewFile],
-    done: _Done,
-    skipped: frozenset[str],
-) -> list[_Moving]:
-    moving = [
-        _Moving(
-            Unit(file.owners[0], new.tag, path, hunks_from_edits(file.theirs.lines, file.edits)),
-            path,
-        )
-        for path, file in files.items()
-    ]
-    for one, path, results in done:
-        blocks = {b for r in results for c in r.conflicts for b in c.blocks}
-        if blocks and one.unit.patch not in skipped:
-            base, _ = bases.text(one.unit)
-            hunks = hunks_from_edits(base.lines, sorted(blocks, key=lambda b: (b.start, b.end)))
-            moving.append(_Moving(replace(one.unit, hunks=hunks), path or one.path, parked=True))
-    return moving
+def _drop_what_serves_nothing(placed: Sequence[Placed]) -> None:
+    """Drop the imports of a patch whose other hunks are all dropped."""
+    for patch in {one.unit.patch for one in placed}:
+        results = [(one, n) for one in placed if one.unit.patch == patch
+                   for n in range(len(one.results))]  # fmt: skip
+        left = [(one, n) for one, n in results
+                if not all(isinstance(o, Dropped) for o in one.results[n].outcomes)]  # fmt: skip
+        serving = [gone.only_serves(one.results[n].hunk, language_of(one.unit.base_path))
+                   for one, n in left]  # fmt: skip
+        if len(left) == len(results) or not all(serving):
+            continue
+        for one, n in left:
+            drop = Dropped(Why.SERVES_NOTHING, "every other hunk of the patch is dropped")
+            one.results[n] = replace(one.results[n], outcomes=(drop,))
 
 
 def patches_of(carried: Carried, patches: Sequence[Patch]) -> tuple[Patch, ...]:
@@ -344,9 +245,8 @@ def patches_of(carried: Carried, patches: Sequence[Patch]) -> tuple[Patch, ...]:
     made: list[tuple[int, Patch]] = []
     for path, file in carried.files.items():
         owner = headers[file.owners[0]]
-        mode = carried.target.files[path].mode
         hunks = hunks_from_edits(file.theirs.lines, file.edits)
-        change = canonical_change(FileChange(path, path, hunks, mode, mode))
-        name = owner.name if owner.path == path else f"{group_of(path)}/{path}.patch"
+        change = canonical_change(FileChange(path, path, hunks))
+        name = owner.name if owner.path == path else name_for(path)
         made.append((order[owner.name], replace(owner, name=name, change=change)))
     return tuple(patch for _, patch in sorted(made, key=lambda item: (item[0], item[1].name)))

@@ -1,0 +1,86 @@
+"""What becomes of a trap: by `carry_series`, and by any tool's result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+from benchmarks.traps import Files, Trap
+from portkit.apply import change_between
+from portkit.decision import Conflict, Dropped, Landed
+from portkit.git import Store, TreeEntry
+from portkit.model import Patch
+from portkit.rebase import Carried, Snapshot, carry_series
+
+
+class Outcome(Enum):
+    """The verdict on one tool and one trap."""
+
+    RIGHT = "right"
+    CONFLICT = "conflict"
+    DROPPED = "dropped"
+    WRONG = "WRONG"
+
+
+def tree_of(store: Store, files: Files) -> str:
+    """Store `files` and return their tree."""
+    oids = store.write_blobs([text.encode() for text in files.values()])
+    entries = {path: TreeEntry("100644", oid) for path, oid in zip(files, oids, strict=True)}
+    return store.edit_tree(None, entries)
+
+
+def patches_of_trap(trap: Trap) -> list[Patch]:
+    return [
+        Patch(f"kernels/{path}.patch", b"", change_between(path, trap.base[path].encode(), new.encode()))
+        for path, new in trap.ours.items()
+    ]
+
+
+def carry_trap(store: Store, trap: Trap) -> tuple[Outcome, str]:
+    """Carry a trap's patch, and tell what became of it in words."""
+    snapshots = [
+        Snapshot.of(store, "v1.0.0", tree_of(store, trap.base)),
+        Snapshot.of(store, "v1.1.0", tree_of(store, trap.theirs)),
+    ]
+    carried = carry_series(store, patches_of_trap(trap), snapshots)
+    results = {path: file.result for path, file in carried.files.items()}
+    stopped = None
+    if carried.conflicts:
+        stopped = Outcome.CONFLICT
+    elif not carried.files:
+        stopped = Outcome.DROPPED
+    return judge_trap(trap, results, stopped), describe(carried)
+
+
+def judge_trap(trap: Trap, results: Mapping[str, bytes], stopped: Outcome | None) -> Outcome:
+    """The verdict on the files a tool changed; `stopped` is what it said instead of carrying."""
+    right = trap.right or {}
+    for path, result in results.items():
+        answers = {trap.theirs.get(path, "").encode(), right.get(path, "").encode()}
+        if result not in answers:
+            return Outcome.WRONG
+    if stopped is not None:
+        return stopped
+    final = dict(trap.theirs) | {path: data.decode() for path, data in results.items()}
+    return Outcome.RIGHT if final == trap.right else Outcome.WRONG
+
+
+def describe(carried: Carried) -> str:
+    """Every outcome of a carried series, one a line, then the files it would change."""
+    lines: list[str] = []
+    for story in carried.stories:
+        for step in story.steps:
+            for result in step.results:
+                for outcome in result.outcomes:
+                    lines.append(f"@{result.hunk.old_start}: {_say(outcome)}")
+    for path, file in carried.files.items():
+        lines += [f"--- {path}", file.result.decode("utf-8", "replace")]
+    return "\n".join(lines)
+
+
+def _say(outcome: Landed | Dropped | Conflict) -> str:
+    if isinstance(outcome, Landed):
+        return f"{outcome.rung.value} -> {outcome.path}:{outcome.edits[0].start + 1} ({outcome.evidence})"
+    if isinstance(outcome, Dropped):
+        return f"dropped, {outcome.why.value} ({outcome.evidence})"
+    return f"conflict ({outcome.reason})"

@@ -1,0 +1,108 @@
+"""What a CMake file says: its commands in order, each with the conditions it stands under.
+
+Read with a real parser, never run: a variable stands for what `set` gave it, where that is plain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tree_sitter import Node, Parser
+
+
+@dataclass(frozen=True)
+class Condition:
+    """An `if` or `elseif` around a command; `holds` is False in the branches that follow it."""
+
+    words: tuple[str, ...]
+    holds: bool = True
+
+    def __str__(self) -> str:
+        text = " ".join(self.words)
+        return text if self.holds else f"not ({text})"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its lower-case name, arguments without their quotes, conditions, 1-based line."""
+
+    name: str
+    arguments: tuple[str, ...]
+    conditions: tuple[Condition, ...] = ()
+    line: int = 0
+
+    def after(self, keyword: str) -> str | None:
+        """The argument that follows `keyword`, None when there is none."""
+        for word, following in zip(self.arguments, self.arguments[1:], strict=False):
+            if word == keyword:
+                return following
+        return None
+
+    def under(self, *words: str) -> bool:
+        """Whether the command is only reached when a condition with exactly these words holds."""
+        return any(c.holds and c.words == words for c in self.conditions)
+
+
+def commands(data: bytes) -> tuple[Command, ...]:
+    """Every command of a file, in order; what the parser cannot read is left out."""
+    return tuple(_commands(_parser().parse(data).root_node, ()))
+
+
+@cache
+def _parser() -> Parser:
+    # Imported here: start-up of a command that needs no parser should not pay for it.
+    import tree_sitter  # noqa: PLC0415
+    import tree_sitter_cmake  # noqa: PLC0415
+
+    return tree_sitter.Parser(tree_sitter.Language(tree_sitter_cmake.language()))
+
+
+def _commands(node: Node, conditions: tuple[Condition, ...]) -> Iterator[Command]:
+    for child in node.named_children:
+        if child.type == "normal_command":
+            name = _text(child.children[0]).lower()
+            yield Command(name, _arguments(child), conditions, child.start_point[0] + 1)
+        elif child.type == "if_condition":
+            yield from _branches(child, conditions)
+        else:
+            yield from _commands(child, conditions)
+
+
+def _branches(node: Node, outer: tuple[Condition, ...]) -> Iterator[Command]:
+    refused: tuple[Condition, ...] = ()
+    current: tuple[Condition, ...] = ()
+    for child in node.named_children:
+        if child.type in ("if_command", "elseif_command", "else_command"):
+            refused += tuple(Condition(c.words, holds=False) for c in current[-1:])
+            current = ()
+            if child.type != "else_command":
+                current = (Condition(_arguments(child)),)
+        else:
+            yield from _commands(child, (*outer, *refused, *current))
+
+
+def _arguments(command: Node) -> tuple[str, ...]:
+    return tuple(
+        _argument(argument)
+        for child in command.named_children
+        if child.type == "argument_list"
+        for argument in child.named_children
+        if argument.type == "argument"
+    )
+
+
+def _argument(node: Node) -> str:
+    kind = node.named_children[0].type if node.named_children else ""
+    if kind == "quoted_argument":
+        return _text(node)[1:-1]
+    if kind == "bracket_argument":
+        return _text(node).partition("[")[2].partition("[")[2].rpartition("]")[0].rpartition("]")[0]
+    return _text(node)
+
+
+def _text(node: Node) -> str:
+    return (node.text or b"").decode("utf-8", "replace")

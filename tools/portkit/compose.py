@@ -1,0 +1,170 @@
+"""Put the landed pieces of all patches together, file by file.
+
+Pieces that do not fit together, a file that no longer parses, and a three-way landing that git's
+own merge of the whole series contradicts become conflicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+
+from portkit.carry import UNCHANGED, Unit
+from portkit.decision import Conflict, HunkResult, Landed, Region, Rung
+from portkit.finder import Library
+from portkit.model import Edit
+from portkit.ort import Witness
+from portkit.rungs import blocks_of
+from portkit.sides import Text
+from portkit.soundness import unsound
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A file of the new tag as the series will change it; the first of `owners` is its patch."""
+
+    path: str
+    theirs: Text
+    edits: tuple[Edit, ...]
+    owners: tuple[str, ...]
+
+    @property
+    def result(self) -> bytes:
+        return self.theirs.edited(self.edits)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A unit with its old file, its file's path at the new tag, and its hunks' results.
+
+    The new tag need not have a file at `path`; `results` is replaced in place.
+    """
+
+    unit: Unit
+    base: Text
+    path: str
+    results: list[HunkResult]
+
+    def landed(self, path: str) -> list[Landed]:
+        return [o for r in self.results for o in r.landed if o.path == path]
+
+
+def compose(library: Library, witness: Witness, placed: Sequence[Placed]) -> dict[str, NewFile]:
+    """The new files by path; `placed` learns of the pieces that had to be refused."""
+    files: dict[str, NewFile] = {}
+    for path in sorted({o.path for one in placed for r in one.results for o in r.landed}):
+        theirs = library.text(path)
+        members = [one for one in placed if one.landed(path)]
+        while (refused := _refusal(library, witness, theirs, members)) is not None:
+            _refuse(theirs, *refused, members)
+        edits = _ordered(_landed(path, members))
+        if edits:
+            # The patch that owns the file comes first, pieces that moved into it after.
+            owners = sorted(
+                (one for one in members if one.landed(path)), key=lambda one: one.path != path
+            )
+            names = tuple(dict.fromkeys(one.unit.patch for one in owners))
+            files[path] = NewFile(path, theirs, tuple(edits), names)
+    return files
+
+
+def _landed(path: str, members: Sequence[Placed]) -> list[Landed]:
+    found = dict.fromkeys(o for one in members for o in one.landed(path))
+    return sorted(found, key=lambda o: (o.edits[0].start, o.edits[0].end))
+
+
+def _ordered(landed: Sequence[Landed]) -> list[Edit]:
+    return sorted((e for o in landed for e in o.edits), key=lambda e: (e.start, e.end))
+
+
+def _refusal(
+    library: Library, witness: Witness, theirs: Text, members: Sequence[Placed]
+) -> tuple[Landed, str] | None:
+    """The next piece that cannot stay, and why."""
+    landed = _landed(theirs.path, members)
+    if all(o.evidence == UNCHANGED for o in landed):
+        return _clash(landed)
+    return (
+        _clash(landed)
+        or _fault(theirs, landed, members)
+        or _dissent(library, witness, theirs, landed, members)
+    )
+
+
+def _clash(landed: Sequence[Landed]) -> tuple[Landed, str] | None:
+    """Two pieces that want the same lines: the less certain one gives way."""
+    placed = sorted(((e, o) for o in landed for e in o.edits), key=lambda p: (p[0].start, p[0].end))
+    for (one, first), (other, second) in pairwise(placed):
+        same_spot = one.start == one.end == other.start == other.end
+        if first is not second and (other.start < one.end or same_spot):
+            weaker = max(first, second, key=lambda o: o.rung.rank)
+            return weaker, "another piece of the series lands on the same lines"
+    return None
+
+
+def _fault(
+    theirs: Text, landed: Sequence[Landed], members: Sequence[Placed]
+) -> tuple[Landed, str] | None:
+    """The least certain piece without which the file parses, and what is wrong with it."""
+    if any(r.conflicts for one in members for r in one.results):
+        return None  # half a patch need not parse; the person's answer is checked
+    expected = partial(_expected_errors, members)
+    fault = unsound(theirs, _ordered(landed), expected)
+    if fault is None:
+        return None
+    suspects = sorted(landed, key=lambda o: -o.rung.rank)
+    guilty = (s for s in suspects if unsound(theirs, s.edits, expected) is not None)
+    return next(guilty, suspects[0]), fault
+
+
+def _expected_errors(members: Sequence[Placed]) -> int:
+    """Syntax errors the patch itself shows to the parser at its own pin (macros, mostly)."""
+    count = 0
+    for one in members:
+        blocks = [block for hunk in one.unit.hunks for block in blocks_of(hunk)]
+        ours = Text(one.base.path, one.base.edited(blocks))
+        count += max(0, ours.outline.errors - one.base.outline.errors)
+    return count
+
+
+def _dissent(
+    library: Library,
+    witness: Witness,
+    theirs: Text,
+    landed: Sequence[Landed],
+    members: Sequence[Placed],
+) -> tuple[Landed, str] | None:
+    """A three-way landing that differs from git's own clean merge of the file.
+
+    Where a hunk's whole context is found the context decides (git's merge is fooled by
+    lookalikes); where only the alignment speaks, two alignments must agree.
+    """
+    oid = witness.clean.get(theirs.path)
+    suspects = [o for o in landed if o.rung is Rung.THREE_WAY]
+    whole = len(members) == 1 and not any(
+        r.conflicts or r.drops or (r.rung or Rung.EXACT).rank > Rung.THREE_WAY.rank
+        for r in members[0].results
+    )
+    if oid is None or not suspects or not whole:
+        return None
+    if library.store.read(oid) == theirs.edited(_ordered(landed)):
+        return None
+    return suspects[0], "git's own merge of the series puts it elsewhere"
+
+
+def _refuse(theirs: Text, landed: Landed, reason: str, members: Sequence[Placed]) -> None:
+    """Turn one landing into a conflict, in every hunk that shares it."""
+    start, end = landed.edits[0].start, landed.edits[-1].end
+    for one in members:
+        for number, result in enumerate(one.results):
+            if landed not in result.outcomes:
+                continue
+            hunk = result.hunk
+            region = Region(
+                theirs.path, start, end, hunk.before, hunk.after, theirs.lines[start:end]
+            )
+            conflict = Conflict(f"{landed.rung.value}: {reason}", region, blocks_of(hunk))
+            outcomes = tuple(conflict if o == landed else o for o in result.outcomes)
+            one.results[number] = replace(result, outcomes=outcomes)
