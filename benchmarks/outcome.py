@@ -54,15 +54,14 @@ def carry_trap(store: Store, trap: Trap) -> tuple[Outcome, str]:
 
 def judge_trap(trap: Trap, results: Mapping[str, bytes], stopped: Outcome | None) -> Outcome:
     """The verdict on the files a tool changed; `stopped` is what it said instead of carrying."""
-    right = trap.right or {}
+    answers = [answer for answer in (trap.right, trap.also_right) if answer is not None]
     for path, result in results.items():
-        answers = {trap.theirs.get(path, "").encode(), right.get(path, "").encode()}
-        if result not in answers:
+        if result not in [answer.get(path, "").encode() for answer in (trap.theirs, *answers)]:
             return Outcome.WRONG
     if stopped is not None:
         return stopped
     final = dict(trap.theirs) | {path: data.decode() for path, data in results.items()}
-    return Outcome.RIGHT if final == trap.right else Outcome.WRONG
+    return Outcome.RIGHT if final in answers else Outcome.WRONG
 
 
 def describe(carried: Carried) -> str:

@@ -1,7 +1,8 @@
 """Small upstreams made to mislead: each has one place where the change belongs, and a lookalike.
 
 A trap is a patch on an old tree and a new tree.  `right` is the new tree as a careful engineer
-would leave it; `None` where nobody can tell, so that only a conflict is honest.
+would leave it (`also_right` where the order of two additions means nothing); `None` where nobody
+can tell, so that only a conflict is honest.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Trap:
     ours: Files
     theirs: Files
     right: Files | None
+    also_right: Files | None = None
 
 
 TRAPS: list[Trap] = []
@@ -55,10 +57,11 @@ def _trap(  # noqa: PLR0917
     ours: str,
     theirs: str,
     right: str | None,
+    also_right: str | None = None,
 ) -> None:
     """A trap in one file, whose patch changes and upstream keeps the path."""
-    wanted = None if right is None else {path: right}
-    TRAPS.append(Trap(name, why, expect, {path: base}, {path: ours}, {path: theirs}, wanted))
+    wanted, also = (None if text is None else {path: text} for text in (right, also_right))
+    TRAPS.append(Trap(name, why, expect, {path: base}, {path: ours}, {path: theirs}, wanted, also))
 
 
 # C++ and CUDA
@@ -504,6 +507,56 @@ _trap(
     put(_theirs, _OLD, _NEW, 1),
 )
 
+_theirs = put(_ONE, _OLD, "  // " + _OLD.lstrip() + "  auto blocks = grid_of(count);\n")
+_trap(
+    "patched line commented out",
+    "the line is left as a comment, other code stands in its place",
+    Expect.NOT_CARRIED,
+    "csrc/scale.cu",
+    _ONE,
+    _ONE_OURS,
+    _theirs,
+    None,
+)
+
+_theirs = f"{_HEAD}#if 0  // to be removed\n{_plain}#endif\n\n"
+_theirs += put(_plain, _OLD, "  auto blocks = grid_of(count);\n") + _TAIL
+_trap(
+    "old code kept under #if 0",
+    "the old function is left in text that no compiler reads, the new one is cured otherwise",
+    Expect.NOT_CARRIED,
+    "csrc/scale.cu",
+    _ONE,
+    _ONE_OURS,
+    _theirs,
+    None,
+)
+
+_theirs = put(_branch, "    launch(config, args);\n", "", 0)
+_trap(
+    "patched line deleted from one branch",
+    "upstream drops the line in the patched branch, the other branch still has it",
+    Expect.NOT_CARRIED,
+    "csrc/dispatch.cpp",
+    _branch,
+    put(_branch, "launch(config, args)", "launch_now(config, args)"),
+    _theirs,
+    None,
+)
+
+_theirs = put(_kernel("scale_fp8"), _OLD, _OLD + "  uint tail = (count + 255) / 256;\n")
+_theirs = _HEAD + _theirs + _TAIL
+_trap(
+    "patched line doubled",
+    "upstream adds nearly the same line below it",
+    Expect.SAFE,
+    "csrc/scale.cu",
+    _ONE,
+    _ONE_OURS,
+    _theirs,
+    put(_theirs, _OLD, _NEW),
+)
+
 # Several files
 
 _path = "csrc/scale.cu"
@@ -797,6 +850,7 @@ _trap(
     put(_lists, _ITEM, _ITEMS),
     _theirs,
     put(_theirs, '    "topk.cu",\n', '    "topk.cu",\n    "windows.cu",\n'),
+    put(_theirs, '    "topk.cu",\n', '    "windows.cu",\n    "topk.cu",\n'),
 )
 
 _dict = dedent("""\
@@ -894,6 +948,7 @@ _trap(
     _start + _extra,
     _theirs,
     _theirs + _extra,
+    _start + _extra + _main,
 )
 
 _cut = dedent("""\
@@ -920,6 +975,61 @@ _trap(
     put(_cut, "    os.sync()\n", ""),
     _theirs,
     put(_theirs, "    os.sync()\n", "", 1),
+)
+
+_tries = dedent("""\
+    def connect(url):
+        try:
+            client = make(url)
+            client.start()
+            return client
+        except TimeoutError:
+            client = make(url)
+            client.start()
+            return client
+""")
+_theirs = put(_tries, "    except TimeoutError:", "    except OSError:\n        raise\n    except TimeoutError:")
+_theirs = put(_theirs, "        client = make(url)\n", "        client = make(url, retries=3)\n")
+_trap(
+    "try and except alike",
+    "handler and body have the same lines, upstream edits one and adds a handler between",
+    Expect.CARRIED,
+    "vllm/connect.py",
+    _tries,
+    put(_tries, "client.start()", "client.start(block=True)", 1),
+    _theirs,
+    put(_theirs, "client.start()", "client.start(block=True)", 1),
+)
+
+_typed = dedent("""\
+    import os
+
+    from vllm.utils import (
+        free_port,
+        open_path,
+    )
+
+
+    def main():
+        free_port()
+""")
+_checking = """\
+from vllm.compat import (
+    free_port,
+    open_path,
+)
+"""
+_theirs = put(_typed, "from vllm.utils", _checking + "from vllm.utils")
+_NAME, _NAMES = "\n    open_path,\n", "\n    is_windows,\n    open_path,\n"
+_trap(
+    "import list, twin above",
+    "another module has the same names, it does not have the new one",
+    Expect.CARRIED,
+    "vllm/main.py",
+    _typed,
+    put(_typed, _NAME, _NAMES),
+    _theirs,
+    put(_theirs, _NAME, _NAMES, 1),
 )
 
 # CMake and requirements

@@ -113,6 +113,7 @@ _Values = list[tuple[Span, tuple[str, ...] | None]]
 class _Reader:
     variables: dict[str, _Values] = field(default_factory=dict)
     pending: dict[str, _Values] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
     found: list[ArchList] = field(default_factory=list)
 
     def read(self, command: Command) -> None:
@@ -120,6 +121,8 @@ class _Reader:
         span = span_of(command.conditions)
         if span.empty or not words:
             return
+        if command.name != "message":
+            self.used |= {name for word in words for name in _REFERENCE.findall(word)}
         if command.name == "set" and words[0].endswith("ARCHS"):
             kept = [v for v in self.variables.get(words[0], []) if not span.holds(v[0])]
             self.variables[words[0]] = [*kept, (span, _split(words[1:]))]
@@ -137,16 +140,17 @@ class _Reader:
             self._settle(named["variable"], named["name"])
 
     def lists(self) -> tuple[ArchList, ...]:
-        for variable in list(self.pending):
-            self._settle(variable, variable)
+        for variable in [name for name in self.pending if name in self.used]:
+            self._settle(variable, variable)  # a list that nothing uses says nothing
         return tuple(self.found)
 
     def _settle(self, variable: str, name: str) -> None:
         for span, archs in self.pending.pop(variable, []):
             self.found.append(ArchList(name, span, archs))
+        self.used.discard(variable)
 
     def _values(self, word: str, span: Span) -> _Values:
-        variable = re.fullmatch(r"\$\{(\w+)\}", word)
+        variable = _REFERENCE.fullmatch(word)
         if variable is None:
             return [(span, _split((word,)))]
         known = self.variables.get(variable[1])
@@ -155,6 +159,7 @@ class _Reader:
         return [(both, archs) for one, archs in known if not (both := span.meet(one)).empty]
 
 
+_REFERENCE = re.compile(r"\$\{(\w+)\}")
 _NAMING = re.compile(r"(?:Building|Enabling) (?P<name>.+?) for archs: \$\{(?P<variable>\w+)\}")
 
 

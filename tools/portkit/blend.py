@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 from portkit.git import git
 from portkit.model import Edit
-from portkit.rungs import Group, Pair
+from portkit.rungs import Group, Pair, indented, margin, shift_of
 from portkit.sides import Lines, Text, split_lines, telling
 from portkit.syntax import Language
 
@@ -178,37 +178,13 @@ def indentation(pair: Pair, block: Edit) -> Edit | None:
         for number in range(max(0, start - 3), min(len(pair.base.lines), end + 3))
         if telling(pair.base.lines[number])
         and (place := pair.spaceless.line(number)) is not None
-        and (shift := _shift(pair.base.lines[number], pair.theirs.lines[place])) is not None
+        and (shift := shift_of(pair.base.lines[number], pair.theirs.lines[place])) is not None
     }
     if len(shifts) != 1:
         return None
     old, new = shifts.pop()
-    lines = [_indent(line, old, new) for line in block.lines]
-    if None in lines:
-        return None
-    return Edit(region.start, region.end, tuple(line for line in lines if line is not None))
-
-
-def _margin(line: bytes) -> bytes:
-    return line[: len(line) - len(line.lstrip(b" \t"))]
-
-
-def _shift(old: bytes, new: bytes) -> tuple[bytes, bytes] | None:
-    """The indentation taken away and put in its place, None where nothing moved."""
-    if old.strip() != new.strip():
-        return None
-    was, now = _margin(old), _margin(new)
-    if now.endswith(was):
-        return b"", now[: len(now) - len(was)]
-    return (was[: len(was) - len(now)], b"") if was.endswith(now) else (was, now)
-
-
-def _indent(line: bytes, old: bytes, new: bytes) -> bytes | None:
-    if not line.strip() or line.lstrip().startswith(b"#if"):
-        return line
-    if b'"""' in line or b"'''" in line or not line.startswith(old):
-        return None
-    return new + line[len(old) :]
+    lines = indented(block.lines, old, new)
+    return None if lines is None else Edit(region.start, region.end, lines)
 
 
 # both sides added
@@ -241,11 +217,11 @@ def _unordered(text: Text, start: int, end: int, ours: Lines, theirs: Lines) -> 
 
 
 def _statements(lines: Lines) -> list[ast.stmt] | None:
-    margin = min((_margin(line) for line in lines if line.strip()), key=len, default=b"")
-    if not all(line.startswith(margin) for line in lines if line.strip()):
+    outer = min((margin(line) for line in lines if line.strip()), key=len, default=b"")
+    if not all(line.startswith(outer) for line in lines if line.strip()):
         return None
     try:
-        return ast.parse(b"".join(line[len(margin) :] or b"\n" for line in lines)).body
+        return ast.parse(b"".join(line[len(outer) :] or b"\n" for line in lines)).body
     except (SyntaxError, ValueError):
         return None
 

@@ -95,12 +95,19 @@ def _checked(pair: Pair, rung: Rung, blocks: Sequence[Edit], edits: Sequence[Edi
         return Landed(rung, pair.theirs.path, tuple(edits), UNCHANGED)
     notes: list[str] = []
     for block, edit in zip(blocks, edits, strict=True):
-        found = landing.check(pair.base, pair.theirs, pair.alignment, [block], [edit])
+        wrapped = rung is Rung.INDENTATION
+        found = landing.check(
+            pair.base, pair.theirs, pair.alignment, [block], [edit], wrapped=wrapped
+        )
         if not found.holds:
             return found.text
         notes.append(found.text)
-    doubt = surely_there(pair, blocks, edits)
-    if doubt is not None:
+    # Re-indented code has few lines in common with itself until the margins are taken off.
+    base, theirs = pair.base, pair.theirs
+    if rung is Rung.INDENTATION:
+        base, theirs = base.flush, theirs.flush
+    doubt = surely_there(base, theirs, blocks, edits)
+    if doubt:
         return doubt
     return Landed(rung, pair.theirs.path, tuple(edits), _spell(notes))
 
@@ -209,13 +216,13 @@ def _single(rung: Callable[[Pair, Group], Edit | None]) -> _Rung:
     return place
 
 
-def _moved(pair: Pair, group: Group, members: Sequence[_Piece]) -> tuple[Edit, ...] | None:
-    if len(members) != 1 or list(group.blocks) != members[0].open:
-        return None
-    hunk = members[0].hunk
-    if list(group.blocks) != list(blocks_of(hunk)):
-        return None
-    return rungs.moved(pair, hunk)
+def _hunk(rung: Callable[[Pair, Hunk], tuple[Edit, ...] | None]) -> _Rung:
+    def place(pair: Pair, group: Group, members: Sequence[_Piece]) -> tuple[Edit, ...] | None:
+        hunk = members[0].hunk
+        alone = len(members) == 1 and group.blocks == blocks_of(hunk)
+        return rung(pair, hunk) if alone else None
+
+    return place
 
 
 _LADDER: tuple[tuple[Rung, _Rung], ...] = (
@@ -223,12 +230,17 @@ _LADDER: tuple[tuple[Rung, _Rung], ...] = (
     (Rung.TOKENS, _single(blend.tokens)),
     (Rung.TOKENS, _single(blend.twin)),
     (Rung.UNION, _single(blend.union)),
-    (Rung.MOVED, _moved),
+    (Rung.MOVED, _hunk(rungs.moved)),
+    (Rung.INDENTATION, _hunk(rungs.moved_indented)),
     (Rung.ANCHORED, _single(rungs.anchored)),
 )
 
 
-_NEIGHBOURS = {Rung.MOVED: Neighbours.STRICT, Rung.REQUIREMENT: Neighbours.ANY}
+_NEIGHBOURS = {
+    Rung.MOVED: Neighbours.STRICT,
+    Rung.INDENTATION: Neighbours.STRICT,
+    Rung.REQUIREMENT: Neighbours.ANY,
+}
 
 
 def _blended(pair: Pair, rung: Rung, group: Group, edits: Sequence[Edit]) -> Landed | str:
@@ -240,6 +252,7 @@ def _blended(pair: Pair, rung: Rung, group: Group, edits: Sequence[Edit]) -> Lan
         group.blocks,
         trimmed,
         neighbours=_NEIGHBOURS.get(rung, Neighbours.EXPLAINED),
+        wrapped=rung is Rung.INDENTATION,
     )
     if not found.holds:
         return found.text

@@ -48,7 +48,10 @@ class Command:
 
 
 def commands(data: bytes) -> tuple[Command, ...]:
-    """Every command of a file, in order; what the parser cannot read is left out."""
+    """Every command of a file, in order; what the parser cannot read is left out.
+
+    So are the bodies of functions and macros: what they do depends on their callers.
+    """
     return tuple(_commands(_parser().parse(data).root_node, ()))
 
 
@@ -68,7 +71,7 @@ def _commands(node: Node, conditions: tuple[Condition, ...]) -> Iterator[Command
             yield Command(name, _arguments(child), conditions, child.start_point[0] + 1)
         elif child.type == "if_condition":
             yield from _branches(child, conditions)
-        else:
+        elif child.type not in ("function_def", "macro_def"):
             yield from _commands(child, conditions)
 
 

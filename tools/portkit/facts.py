@@ -93,12 +93,13 @@ def _pairs(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> tupl
 def _dependencies(old: _Tag, new: _Tag) -> Iterator[Fact]:
     was, now = old.dependencies, new.dependencies
     for name in {**now, **was}:
-        path = (now.get(name) or was[name]).path
         before, after = was.get(name), now.get(name)
-        yield Fact(name, before and before.revision, after and after.revision, path)
+        revisions = (before.revision if before else None, after.revision if after else None)
+        path = (now.get(name) or was[name]).path
+        yield Fact(name, *revisions, path)
         # A dependency that comes or goes says so by its revision.
         if before and after and before.repository != after.repository:
-            yield Fact(f"{name}, repository", before.repository, after.repository, path)
+            yield Fact(f"{name}, repository", before.repository, after.repository, after.path)
 
 
 def _archs(old: Iterable[ArchList], new: Iterable[ArchList]) -> Iterator[Fact]:

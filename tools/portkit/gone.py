@@ -134,7 +134,7 @@ def _survives(line: bytes, theirs: Lines) -> bool:
     """Whether one of `theirs` is an edited `line`: it keeps half of its words, in order."""
     words = _WORD.findall(line)
     return any(
-        SequenceMatcher(None, words, _WORD.findall(other), autojunk=False).ratio() >= 0.5
+        SequenceMatcher(None, words, _WORD.findall(other), autojunk=False).ratio() > 0.5
         for other in theirs
         if telling(other)
     )

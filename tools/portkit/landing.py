@@ -50,18 +50,20 @@ def check(
     edits: Sequence[Edit],
     *,
     neighbours: Neighbours = Neighbours.EXPLAINED,
+    wrapped: bool = False,
 ) -> Finding:
     """Judge a landing.
 
     `blocks` are ours on `base`, `edits` the same change on `theirs`; `alignment` is None where
-    the file is another one.
+    the file is another one.  `wrapped` says that upstream indented the lines deeper, so that they
+    may stand in more conditionals than they did.
     """
     old = (blocks[0].start, blocks[-1].end)
     new = (edits[0].start, edits[-1].end)
     scope = same_scope(base, theirs, old, new)
     if not scope.holds:
         return scope
-    branch = _same_branch(base, theirs, old, new)
+    branch = _same_branch(base, theirs, old, new, wrapped=wrapped)
     if not branch.holds:
         return branch
     tokens = _accounted(base, theirs, blocks, edits)
@@ -170,12 +172,19 @@ def _spell(chain: tuple[Scope, ...]) -> str:
 # branch
 
 
-def _same_branch(base: Text, theirs: Text, old: tuple[int, int], new: tuple[int, int]) -> Finding:
+def _same_branch(
+    base: Text, theirs: Text, old: tuple[int, int], new: tuple[int, int], *, wrapped: bool
+) -> Finding:
     was, now = base.outline.branch(*old), theirs.outline.branch(*new)
     if len(was) == len(now) and all(map(_alike, was, now)):
         return Finding(True, "")
-    return _no(f"conditional differs: {' › '.join(was) or 'none'} before, "
-               f"{' › '.join(now) or 'none'} now")  # fmt: skip
+    if wrapped:
+        rest = iter(now)
+        if all(any(_alike(one, other) for other in rest) for one in was):
+            return Finding(True, "")
+    return _no(
+        f"conditional differs: {' › '.join(was) or 'none'} before, {' › '.join(now) or 'none'} now"
+    )
 
 
 def _alike(one: str, other: str) -> bool:

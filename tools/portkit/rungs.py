@@ -15,6 +15,7 @@ from portkit.git import Store
 from portkit.landing import only_place
 from portkit.model import Edit, Hunk
 from portkit.sides import Alignment, Change, Lines, Text, align, telling
+from portkit.syntax import Language
 
 
 @dataclass(frozen=True)
@@ -161,19 +162,82 @@ def moved(pair: Pair, hunk: Hunk) -> tuple[Edit, ...] | None:
 
     With less context the lines must also have been unique where they came from, and say enough.
     """
+    return _moved(pair.base, pair.theirs, hunk)
+
+
+def moved_indented(pair: Pair, hunk: Hunk) -> tuple[Edit, ...] | None:
+    """As `moved`, where upstream also indented the lines differently, all in the same way."""
+    if pair.theirs.language not in (Language.PYTHON, Language.CUDA, Language.CMAKE):
+        return None
+    edits = _moved(pair.base.flush, pair.theirs.flush, hunk)
+    if edits is None:
+        return None
+    by = edits[0].start - blocks_of(hunk)[0].start
+    start, size = hunk.old_index, len(hunk.before)
+    margins = {
+        found
+        for old, new in zip(
+            pair.base.lines[start : start + size],
+            pair.theirs.lines[start + by : start + by + size],
+            strict=False,
+        )
+        if telling(old) and (found := shift_of(old, new)) is not None
+    }
+    if len(margins) != 1:
+        return None
+    shift = margins.pop()
+    return tuple(
+        Edit(edit.start, edit.end, lines)
+        for edit in edits
+        if (lines := indented(edit.lines, *shift)) is not None
+    )
+
+
+def _moved(base: Text, theirs: Text, hunk: Hunk) -> tuple[Edit, ...] | None:
     blocks = blocks_of(hunk)
     first, last = blocks[0].start, blocks[-1].end
     low, high = hunk.old_index, hunk.old_index + len(hunk.before)
     while True:
-        before = pair.base.lines[low:high]
+        before = base.lines[low:high]
         if sum(map(telling, before)) < 2:
             return None
-        places = pair.theirs.find(before)
-        if len(places) == 1 and len(pair.base.find(before)) == 1:
+        places = theirs.find(before)
+        if len(places) == 1 and len(base.find(before)) == 1:
             return shifted(blocks, places[0] - low)
         if low == first and high == last:
             return None
         low, high = min(low + 1, first), max(high - 1, last)
+
+
+# indentation
+
+
+def margin(line: bytes) -> bytes:
+    """The white space a line begins with."""
+    return line[: len(line) - len(line.lstrip(b" \t"))]
+
+
+def shift_of(old: bytes, new: bytes) -> tuple[bytes, bytes] | None:
+    """The indentation taken away and the one put in its place; None for another line."""
+    if old.strip() != new.strip():
+        return None
+    was, now = margin(old), margin(new)
+    if now.endswith(was):
+        return b"", now[: len(now) - len(was)]
+    return (was[: len(was) - len(now)], b"") if was.endswith(now) else (was, now)
+
+
+def indented(lines: Lines, old: bytes, new: bytes) -> Lines | None:
+    """`lines` with the margin `old` replaced by `new`; None where that would change a string."""
+    made: list[bytes] = []
+    for line in lines:
+        if not line.strip() or line.lstrip().startswith(b"#if"):
+            made.append(line)
+        elif b'"""' in line or b"'''" in line or not line.startswith(old):
+            return None
+        else:
+            made.append(new + line[len(old) :])
+    return tuple(made)
 
 
 def anchored(pair: Pair, group: Group) -> Edit | None:
@@ -233,10 +297,10 @@ def _attached(base: Text, block: Edit) -> str:
     return "below" if apart_above else "above"
 
 
-def surely_there(pair: Pair, blocks: Sequence[Edit], edits: Sequence[Edit]) -> str | None:
-    """Why one of the placed blocks could as well stand elsewhere; None when it could not."""
+def surely_there(base: Text, theirs: Text, blocks: Sequence[Edit], edits: Sequence[Edit]) -> str:
+    """Why one of the placed blocks could as well stand elsewhere; empty when none could."""
     for block, edit in zip(blocks, edits, strict=True):
-        found = only_place(pair.base, pair.theirs, block, edit)
+        found = only_place(base, theirs, block, edit)
         if not found.holds:
             return found.text
-    return None
+    return ""

@@ -62,6 +62,11 @@ class Text:
             found.setdefault(line, []).append(number)
         return found
 
+    @cached_property
+    def flush(self) -> Text:
+        """The file without indentation, line for line."""
+        return Text(self.path, b"".join(line.strip() + b"\n" for line in self.lines))
+
     def find(self, block: Sequence[bytes]) -> list[int]:
         """Every line number at which `block` occurs, ascending; none for an empty block."""
         if not block:
