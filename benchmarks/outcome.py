@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from benchmarks.traps import Files, Trap
+from benchmarks.peers import Tool, available
+from benchmarks.report import table
+from benchmarks.task import Task, Verdict
+from benchmarks.traps import TRAPS, Files, Trap
 from portkit.apply import change_between
 from portkit.decision import Conflict, Dropped, Landed
 from portkit.git import Store, TreeEntry
@@ -83,3 +88,34 @@ def _say(outcome: Landed | Dropped | Conflict) -> str:
     if isinstance(outcome, Dropped):
         return f"dropped, {outcome.why.value} ({outcome.evidence})"
     return f"conflict ({outcome.reason})"
+
+
+def try_tool(tool: Tool, store: Store, trap: Trap) -> Outcome:
+    """What a peer makes of a trap."""
+    base = Snapshot.of(store, "v1.0.0", tree_of(store, trap.base))
+    target = Snapshot.of(store, "v1.1.0", tree_of(store, trap.theirs))
+    attempt = tool(Task(store, patches_of_trap(trap), base, target))
+    results = {landing.path: landing.result for landing in attempt.landings}
+    stopped = None
+    if attempt.count(Verdict.CONFLICT):
+        stopped = Outcome.CONFLICT
+    elif attempt.count(Verdict.DROPPED):
+        stopped = Outcome.DROPPED
+    return judge_trap(trap, results, stopped)
+
+
+TRAP_TOOLS = ("portkit", "GNU patch", "git apply --3way", "ort, hunk by hunk")
+
+
+def table_of_traps() -> tuple[str, dict[str, dict[str, str]]]:
+    """Every trap and what becomes of it, as Markdown and by name."""
+    tools = {name: tool for name, tool in available()[0].items() if name in TRAP_TOOLS}
+    found: dict[str, dict[str, str]] = {}
+    with TemporaryDirectory() as folder, Store.create(Path(folder, "objects.git")) as store:
+        for trap in TRAPS:
+            found[trap.name] = {n: try_tool(t, store, trap).value for n, t in tools.items()}
+    rows = [[name, *said.values()] for name, said in found.items()]
+    totals = [
+        f"{sum(said[n] == 'WRONG' for said in found.values())} wrong of {len(found)}" for n in tools
+    ]
+    return table(("trap", *tools), [*rows, ["**all**", *totals]]), found

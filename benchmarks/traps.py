@@ -89,6 +89,7 @@ _NEW = "  unsigned int blocks = (count + 255) / 256;\n"
 def _kernel(name: str, parameters: str = "torch::Tensor& out, int64_t count") -> str:
     return (
         f"void {name}({parameters}) {{\n"
+        "  TORCH_CHECK(out.is_contiguous());\n"
         "  const at::cuda::OptionalCUDAGuard guard(device_of(out));\n"
         "  const cudaStream_t stream = at::cuda::getCurrentCUDAStream();\n"
         f"{_OLD}"
@@ -137,6 +138,19 @@ _trap(
     _ONE_OURS,
     _theirs,
     put(_theirs, "uint blocks = (count + 511)", "unsigned int blocks = (count + 511)"),
+)
+
+_wider = _kernel("scale_fp8", "torch::Tensor& out, int64_t count, double eps")
+_theirs = _HEAD + _kernel("scale_int8") + "\n" + _wider + _TAIL
+_trap(
+    "lookalike above, signature changed",
+    "by its text the lookalike is the patched function with one line edited",
+    Expect.CARRIED,
+    "csrc/scale.cu",
+    _ONE,
+    _ONE_OURS,
+    _theirs,
+    put(_theirs, _OLD, _NEW, 1),
 )
 
 _half = _kernel("scale_fp8", "torch::Tensor& out, int64_t count, torch::Tensor const& scale")
@@ -291,11 +305,15 @@ _switch = dedent("""\
     void run(int bits, Args& args) {
       switch (bits) {
         case 4:
+          check(args);
+          bind(args);
           prepare(args);
           launch<32>(args);
           finish(args);
           break;
         case 8:
+          check(args);
+          bind(args);
           prepare(args);
           launch<32>(args);
           finish(args);
@@ -305,7 +323,15 @@ _switch = dedent("""\
       }
     }
 """)
-_six = "    case 6:\n      prepare(args);\n      launch<32>(args);\n      finish(args);\n      break;\n"
+_six = """\
+    case 6:
+      check(args);
+      bind(args);
+      prepare(args);
+      launch<32>(args);
+      finish(args);
+      break;
+"""
 _eight = _six.replace("6", "8")
 _four = _six.replace("6", "4")
 _ours = put(_switch, "launch<32>(args)", "launch_32(args)", 1)
@@ -418,6 +444,7 @@ _trap(
 _macro = (
     "#define LAUNCH_HALF(NAME, GRID)      \\\n"
     "  {                                  \\\n"
+    "    check(GRID);                     \\\n"
     "    auto stream = current_stream();  \\\n"
     "    uint size = GRID;                \\\n"
     "    NAME<<<size, 256, 0, stream>>>() \\\n"
@@ -619,6 +646,8 @@ TRAPS.append(
 def _method(body: str = "fcntl.flock(self.file, fcntl.LOCK_EX)") -> str:
     return (
         "    def lock(self) -> None:\n"
+        "        if self.held:\n"
+        "            return\n"
         "        self.file = open(self.path, 'wb')\n"
         f"        {body}\n"
         "        self.held = True\n"
@@ -668,12 +697,16 @@ _setter = dedent("""\
         @property
         def device(self) -> str:
             name = self.names[0]
+            name = name.strip()
+            self.seen += 1
             self.check(name)
             return name
 
         @device.setter
         def device(self, value: str) -> None:
             name = self.names[0]
+            name = name.strip()
+            self.seen += 1
             self.check(name)
             self.names[0] = value
 """)
@@ -783,6 +816,8 @@ _loop = dedent("""\
         ready = []
         for request in requests:
             item = request.take()
+            item.touch()
+            item.count += 1
             item.check()
             ready.append(item)
         for output in outputs:
@@ -792,6 +827,8 @@ _loop = dedent("""\
 _more = """\
     for request in sorted(requests):
         item = request.take()
+        item.touch()
+        item.count += 1
         item.check()
         ready.append(item)
 """
@@ -892,10 +929,14 @@ _platform = dedent("""\
     def backend(platform):
         if platform.is_cuda():
             name = pick()
+            name.touch()
+            name.count += 1
             name.validate()
             return name
         elif platform.is_rocm():
             name = pick()
+            name.touch()
+            name.count += 1
             name.validate()
             return name
         raise ValueError(platform)
@@ -904,10 +945,14 @@ _theirs = dedent("""\
     def backend(platform):
         if platform.is_rocm():
             name = pick()
+            name.touch()
+            name.count += 1
             name.validate()
             return name
         elif platform.is_cuda():
             name = pick()
+            name.touch()
+            name.count += 1
             name.validate()
             return name
         raise ValueError(platform)
@@ -981,10 +1026,14 @@ _tries = dedent("""\
     def connect(url):
         try:
             client = make(url)
+            client.name = url
+            client.touch()
             client.start()
             return client
         except TimeoutError:
             client = make(url)
+            client.name = url
+            client.touch()
             client.start()
             return client
 """)
@@ -1005,6 +1054,8 @@ _typed = dedent("""\
     import os
 
     from vllm.utils import (
+        as_list,
+        cdiv,
         free_port,
         open_path,
     )
@@ -1015,6 +1066,8 @@ _typed = dedent("""\
 """)
 _checking = """\
 from vllm.compat import (
+    as_list,
+    cdiv,
     free_port,
     open_path,
 )
@@ -1038,6 +1091,8 @@ _cmake = dedent("""\
     project(vllm_extensions LANGUAGES CXX)
 
     if(VLLM_GPU_LANG STREQUAL "CUDA")
+      enable_language(CXX)
+      clear_flags()
       set(SRCS "csrc/a.cu" "csrc/b.cu")
       list(APPEND FLAGS "-O3")
       message(STATUS "Building")
@@ -1047,6 +1102,8 @@ _cmake = dedent("""\
 """)
 _hip = dedent("""\
     if(VLLM_GPU_LANG STREQUAL "HIP")
+      enable_language(CXX)
+      clear_flags()
       set(SRCS "csrc/a.cu" "csrc/b.cu")
       list(APPEND FLAGS "-O3")
       message(STATUS "Building")
@@ -1083,6 +1140,8 @@ _targets = dedent("""\
     set(SRCS "csrc/a.cu")
     define_extension(
       _C
+      DESTINATION vllm
+      LANGUAGE ${LANG}
       SOURCES ${SRCS}
       COMPILE_FLAGS ${FLAGS}
       USE_SABI 3
@@ -1091,6 +1150,8 @@ _targets = dedent("""\
     set(SRCS "csrc/moe.cu")
     define_extension(
       _moe_C
+      DESTINATION vllm
+      LANGUAGE ${LANG}
       SOURCES ${SRCS}
       COMPILE_FLAGS ${FLAGS}
       USE_SABI 3
@@ -1100,6 +1161,8 @@ _new_target = dedent("""\
     set(SRCS "csrc/marlin.cu")
     define_extension(
       _marlin_C
+      DESTINATION vllm
+      LANGUAGE ${LANG}
       SOURCES ${SRCS}
       COMPILE_FLAGS ${FLAGS}
       USE_SABI 3

@@ -91,6 +91,8 @@ def _likeness(one: Lines, other: Lines) -> float:
 
 
 def _merge(language: Language, base: Lines, ours: Lines, theirs: Lines) -> Lines | None:
+    if language is Language.REQUIREMENTS:
+        return None  # a line is known by its package, not by its words
     sides = [_words(b"".join(side), language) for side in (base, ours, theirs)]
     texts = [[word.text for word in side] for side in sides]
     if not texts[0] or not texts[2] or max(map(len, texts)) > _LONGEST:

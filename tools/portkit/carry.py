@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from portkit import blend, gone, landing, rungs
 from portkit.decision import Conflict, HunkResult, Landed, Outcome, Region, Rung
-from portkit.finder import Finder
+from portkit.finder import Finder, searchable
 from portkit.landing import Neighbours
 from portkit.model import Edit, Hunk
 from portkit.resolutions import Resolutions
@@ -46,6 +46,9 @@ def carry(
 ) -> tuple[HunkResult, ...]:
     """Decide every hunk of `unit` against the file that continues it (`pair.theirs`)."""
     pieces = [_Piece(hunk, list(blocks_of(hunk))) for hunk in unit.hunks]
+    if pair.theirs.path != pair.base.path:
+        for piece in pieces:
+            _refuse_copied(pair, piece, finder)
     for piece in pieces:
         _whole(pair, piece)
     for piece in pieces:
@@ -74,10 +77,26 @@ def carry_orphan(unit: Unit, base: Text, finder: Finder) -> tuple[HunkResult, ..
     return tuple(results)
 
 
+def _refuse_copied(pair: Pair, piece: _Piece, finder: Finder) -> None:
+    """Where upstream split or copied a file, git's rename is one of several answers."""
+    lines = searchable(piece.hunk.before)[:3]
+    if not lines or not all(map(finder.multiplied, lines)):
+        return
+    homes = ", ".join(finder.containing(lines[0])[:3])
+    hunk = piece.hunk
+    region = Region(pair.theirs.path, 0, 0, hunk.before, hunk.after, ())
+    piece.outcomes.append(
+        Conflict(f"upstream has these lines in {homes} now", region, tuple(piece.open))
+    )
+    piece.open.clear()
+
+
 # whole hunks
 
 
 def _whole(pair: Pair, piece: _Piece) -> None:
+    if not piece.open:
+        return
     for rung, place in ((Rung.EXACT, rungs.exact), (Rung.OFFSET, rungs.unique_offset)):
         edits = place(pair, piece.hunk)
         if edits is None:
@@ -256,7 +275,16 @@ def _blended(pair: Pair, rung: Rung, group: Group, edits: Sequence[Edit]) -> Lan
     )
     if not found.holds:
         return found.text
+    if rung in (Rung.TOKENS, Rung.UNION, Rung.ANCHORED):
+        old, new = _hull_of(group.blocks), _hull_of(trimmed)
+        place = landing.only_place(pair.base, pair.theirs, old, new)
+        if not place.holds:
+            return place.text
     return Landed(rung, pair.theirs.path, tuple(trimmed), found.text)
+
+
+def _hull_of(edits: Sequence[Edit]) -> Edit:
+    return Edit(edits[0].start, edits[-1].end, ())
 
 
 # code that moved to another file

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from portkit.errors import Exit, PortError
+from portkit.journal import Journal
 from portkit.model import Event, Events, silent
 
 ROOT = Path(__file__).resolve().parents[2]  # of the repository this file lies in
@@ -69,6 +70,16 @@ def add_upstream(arguments: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a local git clone, source folder or source archive of upstream",
     )
+
+
+@contextmanager
+def repository(root: Path) -> Iterator[Journal]:
+    """The locked journal of the repository, whole again if a command was killed in it."""
+    journal = Journal(root)
+    with journal.lock() as recovered:
+        if recovered:
+            print(f"note: {recovered}", file=sys.stderr)
+        yield journal
 
 
 def print_json(command: str, result: dict[str, Any]) -> None:

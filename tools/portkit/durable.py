@@ -1,4 +1,4 @@
-"""File operations for what must survive a crash: bytes on the disk before the name, whole renames."""
+"""File operations for what must survive a crash: bytes on the disk before names, whole renames."""
 
 from __future__ import annotations
 

@@ -69,9 +69,14 @@ class Finder:
 
         Twins (two generators with the same lines) keep theirs and explain what is left.
         """
-        text = self._old.text
-        before = sum(needle in text(path).data for path in self._former)
-        return len(self.containing(needle)) < before
+        return len(self.containing(needle)) < self._before(needle)
+
+    def multiplied(self, needle: bytes) -> bool:
+        """Whether more files contain `needle` than did: the code was copied or split."""
+        return len(self.containing(needle)) > self._before(needle)
+
+    def _before(self, needle: bytes) -> int:
+        return sum(needle in self._old.text(path).data for path in self._former)
 
     def holders(self, hunk: Hunk) -> list[tuple[Text, str]]:
         """The files that hold one of the most telling lines of the hunk's old side."""

@@ -66,6 +66,9 @@ def check(
     branch = _same_branch(base, theirs, old, new, wrapped=wrapped)
     if not branch.holds:
         return branch
+    parent = _same_parent(base, theirs, old, new)
+    if not parent.holds:
+        return parent
     tokens = _accounted(base, theirs, blocks, edits)
     if not tokens.holds:
         return tokens
@@ -287,37 +290,101 @@ def _nearest(lines: Lines, gap: int, step: int) -> int | None:
     return None
 
 
+# parent
+
+
+def _same_parent(base: Text, theirs: Text, old: tuple[int, int], new: tuple[int, int]) -> Finding:
+    """Whether the lines stand under the line they stood under: a `case`, an `elif`, a `with`.
+
+    Upstream may have edited that line or put a new one between; but when both lines stood in the
+    old file and both still do, the lines are under the wrong one.
+    """
+    was, now = _parent(base.lines, *old), _parent(theirs.lines, *new)
+    if was is None or now is None or _bare(was) == _bare(now):
+        return Finding(True, "")
+    if _bare(was) in map(_bare, theirs.lines) and _bare(now) in map(_bare, base.lines):
+        return _no(f"it would stand under {_show(now)}, and {_show(was)} is elsewhere")
+    return Finding(True, "")
+
+
+def _bare(line: bytes) -> bytes:
+    """A line without margin and `else`: `elif x:` and `} else if (x) {` are conditions as well."""
+    return re.sub(rb"^(\}\s*)?el(se\s+)?if\b", b"if", line.strip())
+
+
+def _parent(lines: Lines, start: int, end: int) -> bytes | None:
+    """The nearest telling line above with a smaller margin than the lines [start, end)."""
+    inner = [line for line in lines[start : max(end, start + 1)] if line.strip()]
+    depth = min((_depth(line) for line in inner), default=0)
+    for line in reversed(lines[:start]):
+        if telling(line) and _depth(line) < depth and not line.lstrip().startswith(_ASIDE):
+            return line
+    return None
+
+
+# Comments and directives stand at any margin.
+_ASIDE = (b"#", b"//", b"/*", b"*")
+
+
+def _depth(line: bytes) -> int:
+    return len(line) - len(line.lstrip(b" \t"))
+
+
+def _show(line: bytes) -> str:
+    return f"`{line.strip().decode('utf-8', 'replace')}`"
+
+
 # place
 
 
 def only_place(base: Text, theirs: Text, block: Edit, edit: Edit) -> Finding:
-    """Whether a landing is the only one possible between lines that are unique in both versions.
+    """Whether a landing is the only one possible in its function.
 
-    The place of a block is its removed lines, or for an insertion the lines on both sides.
+    It is looked at between the nearest lines that are unique in both functions; none of them may
+    have changed sides.  The place of a block is its removed lines, or for an insertion the lines
+    on both sides.
     """
-    low, high = _anchors(base, theirs, block)
-    if low is not None and not low[1] < edit.start:
-        return _no(f"it would land above line {low[0] + 1}, which stood above it")
-    if high is not None and not high[1] >= edit.end:
-        return _no(f"it would land below line {high[0] + 1}, which stood below it")
-    olds = _places(base, block, low[0] if low else -1, high[0] if high else len(base.lines))
-    news = _places(theirs, edit, low[1] if low else -1, high[1] if high else len(theirs.lines))
+    old, new = _span(base, block), _span(theirs, edit)
+    low, high = _anchors(base, theirs, block, old, new)
+    back_low, back_high = _anchors(theirs, base, edit, new, old)
+    if (low and low[1] >= edit.start) or (back_low and back_low[1] >= block.start):
+        return _no("a line that stood on one side of it stands on the other")
+    if (high and high[1] < edit.end) or (back_high and back_high[1] < block.end):
+        return _no("a line that stood on one side of it stands on the other")
+    olds = _places(base, block, low[0] if low else old[0], high[0] if high else old[1])
+    news = _places(theirs, edit, low[1] if low else new[0], high[1] if high else new[1])
     if len(olds) == len(news) and olds.index(block.start) == news.index(edit.start):
         return Finding(True, "the only place" if len(news) == 1 else f"one of {len(news)} places")
     return _no(f"{len(news)} places look alike, there were {len(olds)}")
 
 
+def as_many_places(base: Text, theirs: Text, block: Edit, edit: Edit) -> bool:
+    """Whether the whole file has as many places for a moved block as the old one had."""
+    olds = _places(base, block, 0, len(base.lines))
+    return len(olds) == len(_places(theirs, edit, 0, len(theirs.lines)))
+
+
+def _span(text: Text, edit: Edit) -> tuple[int, int]:
+    """The lines of the innermost scope around `edit`, or of the whole file."""
+    chain = text.outline.chain(edit.start, edit.end)
+    return (chain[-1].start, chain[-1].end) if chain else (0, len(text.lines))
+
+
 def _anchors(
-    base: Text, theirs: Text, block: Edit
+    here: Text, there: Text, edit: Edit, span: tuple[int, int], other: tuple[int, int]
 ) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """The nearest lines around `edit` that are unique in both texts, with their place in each."""
+
     def unique(numbers: Iterable[int]) -> tuple[int, int] | None:
         for number in numbers:
-            line = base.lines[number]
-            if telling(line) and base.counts[line] == 1 and theirs.counts[line] == 1:
-                return number, theirs.places[line][0]
+            line = here.lines[number]
+            if telling(line) and here.counts[line] == 1 and there.counts[line] == 1:
+                place = there.places[line][0]
+                if other[0] <= place < other[1]:
+                    return number, place
         return None
 
-    return unique(range(block.start - 1, -1, -1)), unique(range(block.end, len(base.lines)))
+    return unique(range(edit.start - 1, span[0] - 1, -1)), unique(range(edit.end, span[1]))
 
 
 def _places(text: Text, edit: Edit, low: int, high: int) -> list[int]:

@@ -14,12 +14,21 @@ from itertools import pairwise
 
 from portkit import gone, ort
 from portkit.apply import hunks_from_edits
-from portkit.carry import Unit, carry, carry_orphan
+from portkit.carry import UNCHANGED, Unit, carry, carry_orphan
 from portkit.compose import NewFile, Placed, compose
-from portkit.decision import Conflict, Dropped, HunkResult, Why
+from portkit.decision import (
+    Conflict,
+    Dropped,
+    HunkResult,
+    Landed,
+    Outcome,
+    Region,
+    Rung,
+    Why,
+)
 from portkit.finder import Finder, Library
 from portkit.git import Store, TreeEntry
-from portkit.model import Edit, Event, Events, FileChange, Patch, silent
+from portkit.model import Edit, Event, Events, FileChange, Hunk, Patch, silent
 from portkit.patchfile import canonical_change
 from portkit.resolutions import Resolutions
 from portkit.rungs import Pair, blocks_of
@@ -77,11 +86,15 @@ class Story:
 
 @dataclass(frozen=True)
 class Carried:
-    """The series at the new tag: the files it changes, each patch's story, what waits."""
+    """The series at the new tag: the files it changes, each patch's story, what waits.
+
+    `whole` are the patches that add, delete, rename or chmod a file, carried as they are.
+    """
 
     target: Snapshot
     files: dict[str, NewFile]
     stories: tuple[Story, ...]
+    whole: tuple[Patch, ...] = ()
 
     @property
     def conflicts(self) -> tuple[tuple[Patch, Conflict], ...]:
@@ -110,9 +123,13 @@ def carry_series(
     `skipped` names patches whose waiting pieces a person gave up.
     """
     journey = _Journey(store, snapshots, resolutions or Resolutions(), skipped)
-    first = snapshots[0]
-    moving = [_Moving(Unit(p.name, first.tag, p.path, p.change.hunks), p.path) for p in patches]
+    first, last = snapshots[0], snapshots[-1]
+    plain = [p for p in patches if is_plain(p.change)]
+    moving = [_Moving(Unit(p.name, first.tag, p.path, p.change.hunks), p.path) for p in plain]
     steps: dict[str, list[Step]] = {patch.name: [] for patch in patches}
+    whole = [p for p in patches if not is_plain(p.change)]
+    for one in whole:
+        steps[one.name].append(_whole_step(one, first, last, skipped=one.name in skipped))
     files: dict[str, NewFile] = {}
     total = len(snapshots) - 1
     for number, (old, new) in enumerate(pairwise(snapshots)):
@@ -122,7 +139,28 @@ def carry_series(
             steps[patch].append(step)
     events(Event("carry", total, total, "steps"))
     stories = tuple(Story(patch, tuple(steps[patch.name])) for patch in patches)
-    return Carried(snapshots[-1], files, stories)
+    kept = tuple(p for p in whole if any(r.landed for s in steps[p.name] for r in s.results))
+    return Carried(last, files, stories, kept)
+
+
+def is_plain(change: FileChange) -> bool:
+    """Whether a change edits the lines of one file that stays where it is, as it is."""
+    return change.old_path == change.new_path and change.old_mode == change.new_mode
+
+
+def _whole_step(patch: Patch, old: Snapshot, new: Snapshot, *, skipped: bool) -> Step:
+    """Carry a patch that adds, deletes, renames or chmods a file: exactly, or a person decides."""
+    change = patch.change
+    paths = {change.old_path, change.new_path} - {None}
+    same = all(old.files.get(path) == new.files.get(path) for path in paths if path)
+    hunk = change.hunks[0] if change.hunks else Hunk(0, 0, 0, 0, ())
+    outcome: Outcome = Landed(Rung.EXACT, patch.path, (), UNCHANGED)
+    if not same:
+        region = Region(None, 0, 0, hunk.before, hunk.after, ())
+        reason = f"upstream changed {' or '.join(sorted(p for p in paths if p))}, and the patch "
+        outcome = Conflict(reason + "adds, deletes, renames or chmods it", region, ())
+    outcomes = () if skipped and not same else (outcome,)
+    return Step(old.tag, new.tag, (HunkResult(hunk, patch.path, old.tag, outcomes),))
 
 
 class _Journey:
@@ -242,7 +280,7 @@ def patches_of(carried: Carried, patches: Sequence[Patch]) -> tuple[Patch, ...]:
     """The new series: one patch a file, in the old order, named after the file it changes."""
     order = {patch.name: number for number, patch in enumerate(patches)}
     headers = {patch.name: patch for patch in patches}
-    made: list[tuple[int, Patch]] = []
+    made = [(order[patch.name], patch) for patch in carried.whole]
     for path, file in carried.files.items():
         owner = headers[file.owners[0]]
         hunks = hunks_from_edits(file.theirs.lines, file.edits)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from portkit.git import Store
-from portkit.landing import only_place
+from portkit.landing import as_many_places, only_place
 from portkit.model import Edit, Hunk
 from portkit.sides import Alignment, Change, Lines, Text, align, telling
 from portkit.syntax import Language
@@ -162,14 +162,14 @@ def moved(pair: Pair, hunk: Hunk) -> tuple[Edit, ...] | None:
 
     With less context the lines must also have been unique where they came from, and say enough.
     """
-    return _moved(pair.base, pair.theirs, hunk)
+    return _moved(pair, pair.base, pair.theirs, hunk)
 
 
 def moved_indented(pair: Pair, hunk: Hunk) -> tuple[Edit, ...] | None:
     """As `moved`, where upstream also indented the lines differently, all in the same way."""
     if pair.theirs.language not in (Language.PYTHON, Language.CUDA, Language.CMAKE):
         return None
-    edits = _moved(pair.base.flush, pair.theirs.flush, hunk)
+    edits = _moved(pair, pair.base.flush, pair.theirs.flush, hunk)
     if edits is None:
         return None
     by = edits[0].start - blocks_of(hunk)[0].start
@@ -193,7 +193,7 @@ def moved_indented(pair: Pair, hunk: Hunk) -> tuple[Edit, ...] | None:
     )
 
 
-def _moved(base: Text, theirs: Text, hunk: Hunk) -> tuple[Edit, ...] | None:
+def _moved(pair: Pair, base: Text, theirs: Text, hunk: Hunk) -> tuple[Edit, ...] | None:
     blocks = blocks_of(hunk)
     first, last = blocks[0].start, blocks[-1].end
     low, high = hunk.old_index, hunk.old_index + len(hunk.before)
@@ -203,10 +203,22 @@ def _moved(base: Text, theirs: Text, hunk: Hunk) -> tuple[Edit, ...] | None:
             return None
         places = theirs.find(before)
         if len(places) == 1 and len(base.find(before)) == 1:
-            return shifted(blocks, places[0] - low)
+            if _was_elsewhere(pair, low, places[0], len(before)):
+                return None
+            edits = shifted(blocks, places[0] - low)
+            pairs = zip(blocks, edits, strict=True)
+            return edits if all(as_many_places(base, theirs, *one) for one in pairs) else None
         if low == first and high == last:
             return None
         low, high = min(low + 1, first), max(high - 1, last)
+
+
+def _was_elsewhere(pair: Pair, base: int, theirs: int, size: int) -> bool:
+    """Whether git says that some of these lines of theirs are other lines of the old file."""
+    if not pair.base_oid:  # another file: nothing is known of its past
+        return False
+    origins = [pair.alignment.origin(theirs + n) for n in range(size)]
+    return any(o is not None and o != base + n for n, o in enumerate(origins))
 
 
 # indentation

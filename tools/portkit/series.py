@@ -134,20 +134,13 @@ def render_order(series: Series) -> bytes:
     return path_to_bytes("".join(f"{line}\n" for line in (*lines, *series.end)))
 
 
-def write(root: Path, series: Series) -> None:
-    """Write the files of `series` that differ, and remove the patches it no longer has.
+def changes(root: Path, series: Series) -> dict[str, bytes | None]:
+    """What `Journal.switch` must write so that the repository at `root` holds `series`.
 
-    Plain writes, one after the other: a transaction is `journal`'s business.
+    None stands for the patches that the series no longer has.
     """
-    files = render(series)
-    for path, data in files.items():
-        file = root / path
-        if not file.is_file() or file.read_bytes() != data:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
-    for name in _patch_files(root):
-        if f"{SERIES_FOLDER}/{name}" not in files:
-            (root / SERIES_FOLDER / name).unlink()
+    there = (f"{SERIES_FOLDER}/{name}" for name in _patch_files(root))
+    return {**dict.fromkeys(there), **render(series)}
 
 
 def _text_lines(data: bytes) -> list[str]:

@@ -108,6 +108,7 @@ class Alignment:
         self.changes = tuple(changes)
         self._starts = [change.base_start for change in self.changes]
         self._ends = [change.base_end for change in self.changes]
+        self._new_ends = [change.end for change in self.changes]
 
     def line(self, base: int) -> int | None:
         """Where an unchanged base line is now; None when it was changed or removed."""
@@ -115,6 +116,13 @@ class Alignment:
         if following < len(self.changes) and self.changes[following].base_start <= base:
             return None
         return base + self._shift(following)
+
+    def origin(self, line: int) -> int | None:
+        """The base line an unchanged line of theirs was; None for a new or changed one."""
+        following = bisect_right(self._new_ends, line)
+        if following < len(self.changes) and self.changes[following].start <= line:
+            return None
+        return line - self._shift(following)
 
     def touching(self, start: int, end: int) -> tuple[Change, ...]:
         """The changes that overlap or adjoin base lines [start, end)."""

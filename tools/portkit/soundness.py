@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import warnings
 from collections.abc import Callable, Sequence
 
 from packaging.requirements import InvalidRequirement, Requirement
 
 from portkit.model import Edit
 from portkit.sides import Text
-from portkit.syntax import Language
+from portkit.syntax import Language, language_of
 
 
 def unsound(theirs: Text, edits: Sequence[Edit], expected: Callable[[], int] = int) -> str | None:
@@ -39,4 +41,19 @@ def _bad_requirement(edits: Sequence[Edit]) -> str | None:
                 Requirement(text)
             except InvalidRequirement:
                 return f"{text!r} would not be a requirement"
+    return None
+
+
+def python_fault(path: str, data: bytes) -> tuple[int, str] | None:
+    """The line and message of a syntax error in a Python file, None when there is none."""
+    if language_of(path) is not Language.PYTHON:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(data)
+    except SyntaxError as error:
+        return error.lineno or 0, error.msg
+    except ValueError as error:
+        return 0, str(error)
     return None

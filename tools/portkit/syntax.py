@@ -76,7 +76,8 @@ class Outline:
             module = self._module
             return tuple(_python_scopes(module.body)) if module is not None else ()
         if self._language in _GRAMMARS:
-            return _tree_scopes(self._tree, self._language)
+            found = [s for n in self._captured("scope") if (s := _scope(n)) is not None]
+            return tuple(sorted(found, key=lambda scope: (scope.start, -scope.end)))
         return ()
 
     @cached_property
@@ -90,13 +91,32 @@ class Outline:
 
     @cached_property
     def branches(self) -> tuple[tuple[str, ...], ...]:
-        """The chain of preprocessor or CMake conditionals each line stands in."""
+        """What each line stands in: preprocessor or CMake conditionals, a string, a comment."""
         lines = self._data.split(b"\n")
+        chains: list[tuple[str, ...]] = [() for _ in lines]
         if self._language is Language.CUDA:
-            return tuple(_branches(lines, _PREPROCESSOR))
+            chains = list(_branches(lines, _PREPROCESSOR))
         if self._language is Language.CMAKE:
-            return tuple(_branches(lines, _CMAKE_IF))
-        return tuple(() for _ in lines)
+            chains = list(_branches(lines, _CMAKE_IF))
+        for start, end in self._prose:
+            for number in range(start, end):
+                chains[number] = (*chains[number], "text")
+        return tuple(chains)
+
+    @cached_property
+    def _prose(self) -> list[tuple[int, int]]:
+        """The lines that a string or a comment of several lines goes on in."""
+        if self._language is Language.PYTHON:
+            nodes = ast.walk(self._module) if self._module is not None else ()
+            return [
+                (node.lineno, node.end_lineno or node.lineno)
+                for node in nodes
+                if isinstance(node, ast.Constant | ast.JoinedStr)
+                and isinstance(getattr(node, "value", ""), str)
+            ]
+        if self._language is Language.CUDA:
+            return [(n.start_point[0] + 1, n.end_point[0]) for n in self._captured("prose")]
+        return []
 
     @cached_property
     def _module(self) -> ast.Module | None:
@@ -110,6 +130,15 @@ class Outline:
     @cached_property
     def _tree(self) -> Tree:
         return _parser(self._language).parse(self._data)
+
+    @cached_property
+    def _captures(self) -> dict[str, list[Node]]:
+        import tree_sitter  # noqa: PLC0415
+
+        return tree_sitter.QueryCursor(_query(self._language)).captures(self._tree.root_node)
+
+    def _captured(self, name: str) -> list[Node]:
+        return self._captures.get(name, [])
 
     def chain(self, start: int, end: int) -> tuple[Scope, ...]:
         """The scopes that hold lines [start, end), outermost first.
@@ -183,17 +212,10 @@ _GRAMMARS = {
     Language.CUDA: """
         [(function_definition) (class_specifier) (struct_specifier) (namespace_definition)
          (preproc_function_def)] @scope
+        [(comment) (raw_string_literal)] @prose
     """,
     Language.CMAKE: "[(function_def) (macro_def)] @scope",
 }
-
-
-def _tree_scopes(tree: Tree, language: Language) -> tuple[Scope, ...]:
-    import tree_sitter  # noqa: PLC0415
-
-    captured = tree_sitter.QueryCursor(_query(language)).captures(tree.root_node)
-    scopes = [s for node in captured.get("scope", ()) if (s := _scope(node)) is not None]
-    return tuple(sorted(scopes, key=lambda scope: (scope.start, -scope.end)))
 
 
 def _tree_errors(tree: Tree) -> int:

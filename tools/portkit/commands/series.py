@@ -11,6 +11,7 @@ from pathlib import Path
 from portkit import console, monolith, patchdoc, patched, series
 from portkit import pin as pinfile
 from portkit.errors import BadInput, Exit
+from portkit.journal import Journal, fingerprint
 from portkit.model import Event
 from portkit.series import GROUPS
 from portkit.upstream import Cache, obtain
@@ -56,9 +57,10 @@ def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _import(given: argparse.Namespace, root: Path) -> int:
     data = _read(given.patch)
-    pin = pinfile.read(root / pinfile.PIN_FILE)
-    old = series.load(root)
-    with console.progress() as events:
+    with console.repository(root) as journal, console.progress() as events:
+        expect = fingerprint(root)
+        pin = pinfile.read(root / pinfile.PIN_FILE)
+        old = series.load(root)
         cache = Cache.default()
         tree = obtain(pin.tag, cache=cache, upstream=given.upstream, pins=[pin], events=events).tree
         with cache.store as store:
@@ -74,10 +76,10 @@ def _import(given: argparse.Namespace, root: Path) -> int:
                 today=_today(),
             )
             patched_tree = patched.patched_tree(store, tree, split.series.upstream)
-    if not given.dry_run:
-        series.write(root, split.series)
-        moved = pinfile.render(replace(pin, patched_tree=patched_tree))
-        (root / pinfile.PIN_FILE).write_bytes(moved)
+        if not given.dry_run:
+            moved = pinfile.render(replace(pin, patched_tree=patched_tree))
+            files = {**series.changes(root, split.series), pinfile.PIN_FILE: moved}
+            journal.switch(files, message=f"import of {given.patch.name}", expect=expect)
     _report(given, split)
     return Exit.OK
 
@@ -116,6 +118,7 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _export(given: argparse.Namespace, root: Path) -> int:
+    Journal(root).settle()
     data = monolith.join(series.load(root), pinfile.read(root / pinfile.PIN_FILE))
     if given.output is None:
         console.write_bytes(data)
@@ -137,17 +140,18 @@ def _add_docs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _docs(given: argparse.Namespace, root: Path) -> int:
-    pin = pinfile.read(root / pinfile.PIN_FILE)
-    patches = series.load(root)
-    if patchdoc.is_current(root, patches, pin):
-        print(f"{patchdoc.DOC_FILE} is current")
-        return Exit.OK
-    if given.check:
-        print(f"{patchdoc.DOC_FILE} is not what the headers say: run tools/series.py docs")
-        return Exit.WAITING
-    file = root / patchdoc.DOC_FILE
-    file.parent.mkdir(exist_ok=True)
-    file.write_bytes(patchdoc.render(patches, pin))
+    with console.repository(root) as journal:
+        expect = fingerprint(root)
+        pin = pinfile.read(root / pinfile.PIN_FILE)
+        patches = series.load(root)
+        if patchdoc.is_current(root, patches, pin):
+            print(f"{patchdoc.DOC_FILE} is current")
+            return Exit.OK
+        if given.check:
+            print(f"{patchdoc.DOC_FILE} is not what the headers say: run tools/series.py docs")
+            return Exit.WAITING
+        files = {patchdoc.DOC_FILE: patchdoc.render(patches, pin)}
+        journal.switch(files, message="docs", expect=expect)
     print(f"wrote {patchdoc.DOC_FILE}")
     return Exit.OK
 

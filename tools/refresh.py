@@ -1,0 +1,11 @@
+"""Carry the series to another upstream release: `refresh.py --to TAG`.  See `refresh.py --help`."""
+
+from __future__ import annotations
+
+import sys
+
+from portkit import console
+from portkit.commands import refresh
+
+if __name__ == "__main__":
+    sys.exit(console.run(refresh.main))
