@@ -1,6 +1,6 @@
 """How much of the shipped series each tool carries to later releases, and where it puts it.
 
-    python benchmarks/carry.py --step --markdown carry.md --json carry.json
+python benchmarks/carry.py --step --markdown carry.md --json carry.json
 """
 
 from __future__ import annotations

@@ -77,8 +77,6 @@ def step_by_step(upstream: Upstream, shipped: Shipped, tags: Sequence[str]) -> l
     patches = shipped.patches
     for old, new in pairwise(map(upstream.snapshot, tags)):
         tasks.append(Task(upstream.store, patches, old, new))
-        carried = carry_series(
-            upstream.store, patches, [old, new], resolutions=shipped.resolutions
-        )
+        carried = carry_series(upstream.store, patches, [old, new], resolutions=shipped.resolutions)
         patches = patches_of(carried, patches)
     return tasks

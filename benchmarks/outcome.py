@@ -36,7 +36,11 @@ def tree_of(store: Store, files: Files) -> str:
 
 def patches_of_trap(trap: Trap) -> list[Patch]:
     return [
-        Patch(f"kernels/{path}.patch", b"", change_between(path, trap.base[path].encode(), new.encode()))
+        Patch(
+            f"kernels/{path}.patch",
+            b"",
+            change_between(path, trap.base[path].encode(), new.encode()),
+        )
         for path, new in trap.ours.items()
     ]
 

@@ -1,8 +1,8 @@
 """Review where tools put changes: fill `reviewed.toml` with what is pending, show it, answer it.
 
-    python benchmarks/review.py fill --step        note every landing of carry.py's runs
-    python benchmarks/review.py show [KEY ...]     the pending ones, pin and new tag side by side
-    python benchmarks/review.py answer right KEY [KEY ...] --note "same branch of the switch"
+python benchmarks/review.py fill --step        note every landing of carry.py's runs
+python benchmarks/review.py show [KEY ...]     the pending ones, pin and new tag side by side
+python benchmarks/review.py answer right KEY [KEY ...] --note "same branch of the switch"
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("",
 
 from benchmarks.inputs import ROOT, TAGS, Shipped, Upstream, direct, step_by_step
 from benchmarks.peers import available, ours
-from benchmarks.reviews import Opinion, Place, Reviews, dropped, places
+from benchmarks.reviews import AROUND, Opinion, Place, Reviews, dropped, places
 from benchmarks.task import Attempt, HunkId, Task
 from portkit.apply import diffs
 from portkit.console import run
@@ -29,7 +29,7 @@ from portkit.sides import Text
 from portkit.upstream import normalise
 
 WIDTH = 88  # columns of one side
-SHOWN = 8  # lines of context
+SHOWN = AROUND  # lines of context: all that an opinion depends on
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,10 @@ def _origin(task: Task, attempt: Attempt, place: Place) -> tuple[Text, Edit] | N
 def _view(text: Text, edit: Edit) -> list[str]:
     scopes = " > ".join(s.name for s in text.outline.chain(edit.start, edit.end))
     branch = " > ".join(text.outline.branch(edit.start, edit.end))
-    made = [f"{text.path}:{edit.start + 1}", f"in {scopes or 'the file'} {branch and f'[{branch}]'}"]
+    made = [
+        f"{text.path}:{edit.start + 1}",
+        f"in {scopes or 'the file'} {branch and f'[{branch}]'}",
+    ]
 
     def add(mark: str, lines: Sequence[bytes]) -> None:
         made.extend(mark + line.decode("utf-8", "replace").rstrip().expandtabs() for line in lines)

@@ -63,7 +63,9 @@ class Place:
         above = lines[max(0, edit.start - AROUND) : edit.start]
         below = lines[edit.end : edit.end + AROUND]
         around = (*above, *lines[edit.start : edit.end], *below)
-        scopes = [f"{s.name} {s.signature}" for s in self.theirs.outline.chain(edit.start, edit.end)]
+        scopes = [
+            f"{s.name} {s.signature}" for s in self.theirs.outline.chain(edit.start, edit.end)
+        ]
         unique = len(self.theirs.find(around)) == 1
         words = [self.theirs.path, *scopes, "" if unique else f"{self.tag} {edit.start}"]
         digest = hashlib.sha256(json.dumps(words).encode())

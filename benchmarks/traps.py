@@ -1037,7 +1037,11 @@ _tries = dedent("""\
             client.start()
             return client
 """)
-_theirs = put(_tries, "    except TimeoutError:", "    except OSError:\n        raise\n    except TimeoutError:")
+_theirs = put(
+    _tries,
+    "    except TimeoutError:",
+    "    except OSError:\n        raise\n    except TimeoutError:",
+)
 _theirs = put(_theirs, "        client = make(url)\n", "        client = make(url, retries=3)\n")
 _trap(
     "try and except alike",
@@ -1111,7 +1115,9 @@ _hip = dedent("""\
 
 """)
 _FLAG, _FLAGS = '  list(APPEND FLAGS "-O3")\n', '  list(APPEND FLAGS "/O2")\n'
-_theirs = put(_cmake, 'if(VLLM_GPU_LANG STREQUAL "CUDA")', _hip + 'if(VLLM_GPU_LANG STREQUAL "CUDA")')
+_theirs = put(
+    _cmake, 'if(VLLM_GPU_LANG STREQUAL "CUDA")', _hip + 'if(VLLM_GPU_LANG STREQUAL "CUDA")'
+)
 _trap(
     "CMake block twin above",
     "the block for another language has the same lines",
@@ -1194,7 +1200,9 @@ _needs = dedent("""\
 """)
 _MARKED = 'flashinfer-python==0.5.3; sys_platform != "win32"\n'
 _theirs = _needs.replace("2.9.1", "2.10.0")
-_theirs = put(_theirs, "flashinfer-python==0.5.3\n", "flashinfer-cubin==0.6.1\nflashinfer-python==0.6.1\n")
+_theirs = put(
+    _theirs, "flashinfer-python==0.5.3\n", "flashinfer-cubin==0.6.1\nflashinfer-python==0.6.1\n"
+)
 _trap(
     "requirement bumped, a sister package above",
     "the pinned version moved, and a package of nearly the same name stands on its line",

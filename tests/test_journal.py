@@ -663,6 +663,29 @@ def test_what_cannot_go_on_nor_back_goes_on_later(root: Path) -> None:
     check_history(root)
 
 
+def test_killed_while_putting_back_after_a_failure(root: Path, tmp_path: Path) -> None:
+    def refuse_then_kill(kind: str, path: str) -> None:
+        if kind == "rename" and path.endswith("upstream_pin.txt"):  # the last file
+            refused_at.append(len(faults.seen))
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        if refused_at and len(faults.seen) > refused_at[0] + later:
+            raise Killed
+
+    for later in range(NEVER):
+        refused_at: list[int] = []
+        copy = tmp_path / "copy"
+        shutil.copytree(root, copy)
+        try:
+            assert struck(copy, switch, 0, refuse_then_kill)
+        except Unavailable:
+            break
+        do(copy)
+        assert tree(copy) in TREES
+        check_history(copy, go_on=later % 6 == 0)
+        shutil.rmtree(copy)
+    assert later > 20
+
+
 def test_a_file_held_for_a_moment_is_tried_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

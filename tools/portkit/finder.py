@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 
 from portkit.git import Store, TreeEntry
 from portkit.model import Hunk
 from portkit.sides import Text, telling
-from portkit.syntax import language_of
+from portkit.syntax import Language, language_of
 
 Files = Mapping[str, TreeEntry]
 _ENOUGH = 12  # characters that make a line worth searching for
@@ -23,11 +22,31 @@ class Library:
         self.tag = tag
         self.files = files
         self._texts: dict[str, Text] = {}
+        self._changed: dict[tuple[str, Language], list[Text]] = {}
 
     def text(self, path: str) -> Text:
         if path not in self._texts:
             self._texts[path] = Text(path, self.store.read(self.files[path].oid))
         return self._texts[path]
+
+    def texts(self, paths: Sequence[str]) -> list[Text]:
+        """Many files at once."""
+        missing = [path for path in paths if path not in self._texts]
+        blobs = self.store.read_many([self.files[path].oid for path in missing])
+        self._texts.update((path, Text(path, b)) for path, b in zip(missing, blobs, strict=True))
+        return [self._texts[path] for path in paths]
+
+    def changed(self, other: Library, language: Language) -> list[Text]:
+        """The files in `language` that `other` does not hold with the same content."""
+        key = other.tag, language
+        if key not in self._changed:
+            paths = [
+                path
+                for path, entry in self.files.items()
+                if other.files.get(path) != entry and language_of(path) is language
+            ]
+            self._changed[key] = self.texts(paths)
+        return self._changed[key]
 
 
 class Finder:
@@ -42,27 +61,17 @@ class Finder:
         self._old = old
         self._language = language_of(path)
 
-    @cached_property
-    def _candidates(self) -> list[str]:
-        return self._changed(self.library.files, self._old.files)
+    @property
+    def _candidates(self) -> list[Text]:
+        return self.library.changed(self._old, self._language)
 
-    @cached_property
-    def _former(self) -> list[str]:
-        return self._changed(self._old.files, self.library.files)
-
-    def _changed(self, files: Files, others: Files) -> list[str]:
-        """The paths of `files` that `others` does not hold with the same content."""
-        return [
-            path
-            for path, entry in files.items()
-            if (path not in others or others[path].oid != entry.oid)
-            and language_of(path) is self._language
-        ]
+    @property
+    def _former(self) -> list[Text]:
+        return self._old.changed(self.library, self._language)
 
     def containing(self, needle: bytes) -> tuple[str, ...]:
         """The files that contain `needle`, in tree order."""
-        text = self.library.text
-        return tuple(path for path in self._candidates if needle in text(path).data)
+        return tuple(text.path for text in self._candidates if needle in text.data)
 
     def lost(self, needle: bytes) -> bool:
         """Whether fewer files contain `needle` than did: a copy was deleted, none moved.
@@ -76,7 +85,7 @@ class Finder:
         return len(self.containing(needle)) > self._before(needle)
 
     def _before(self, needle: bytes) -> int:
-        return sum(needle in self._old.text(path).data for path in self._former)
+        return sum(needle in text.data for text in self._former)
 
     def holders(self, hunk: Hunk) -> list[tuple[Text, str]]:
         """The files that hold one of the most telling lines of the hunk's old side."""

@@ -177,6 +177,23 @@ class Store:
         self._reader.stdout.read(1)
         return data
 
+    def read_many(self, oids: Sequence[str]) -> list[bytes]:
+        """The bytes of many blobs, in order, in one go: much faster than one by one."""
+        if not oids:
+            return []
+        said = self.git("cat-file", "--batch", stdin="\n".join(oids).encode() + b"\n")
+        blobs: list[bytes] = []
+        at = 0
+        for oid in oids:
+            end = said.index(b"\n", at)
+            head = said[at:end].split()
+            if len(head) != 3 or head[1] == b"missing":
+                raise IntegrityError(f"object {oid} is missing in {self.path}")
+            size = int(head[2])
+            blobs.append(said[end + 1 : end + 1 + size])
+            at = end + size + 2
+        return blobs
+
     def files(self, tree: str) -> dict[str, TreeEntry]:
         """Every file below `tree`: path to mode and blob id."""
         listing = self.git("ls-tree", "-r", "-z", "--full-tree", tree)

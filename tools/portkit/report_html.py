@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,8 @@ class _Code:
 
 @dataclass(frozen=True)
 class _Row:
-    """`kind` is `equal`, `unlike`, or `fold` for `folded` equal rows left out."""
-
-    kind: str
+    kind: str  # `equal` or `unlike`
     cells: tuple[_Code | None, ...]
-    folded: int
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,11 @@ def _environment() -> Environment:
         "filters": _filters,
         "hunk_diff": _hunk_diff,
         "conflict_diff": _conflict_diff,
+        "reflowed": _reflowed,
         "sentence": sentence,
         "signed": _signed,
         "told": _told,
+        "words": _words,
     }
     environment.filters.update(helpers)
     return environment
@@ -139,10 +139,31 @@ def _told(facts: Iterable[Fact]) -> list[Fact]:
     return [fact for fact in facts if fact.changed or UNKNOWN in (fact.old, fact.new)]
 
 
+def _words(fact: Fact) -> list[tuple[str, bool]]:
+    """The words of a fact's new value, and whether the old one lacks them."""
+    known = brief(fact.old).split()
+    return [(word, fact.changed and word not in known) for word in brief(fact.new).split()]
+
+
 def _inline_code(text: str) -> list[tuple[str, bool]]:
     """Prose cut at its backquotes: (text, whether it is code)."""
     parts = re.split(r"`([^`\n]+)`", text)
     return [(part, bool(number % 2)) for number, part in enumerate(parts) if part]
+
+
+def _reflowed(text: str) -> str:
+    """Prose without the line breaks that only keep lines short; those that a writer meant stay."""
+    lines = text.split("\n")
+    width = max(map(len, lines))
+    joined = lines[:1]
+    for previous, line in pairwise(lines):
+        first = line.split(" ", 1)[0]
+        meant = not line or not previous or len(previous) + 1 + len(first) <= width
+        if meant:
+            joined.append(line)
+        else:
+            joined[-1] += f" {line}"
+    return "\n".join(joined)
 
 
 def _bar(report: Report) -> list[tuple[str, int, str]]:
@@ -184,10 +205,9 @@ def _diff(rows: Sequence[Row], *sides: Side) -> _Diff:
     for row in rows:
         cells = tuple(
             None if cell is None else _code(side.lines[cell.index], run[cell.index], cell)
-            for cell, side, run in zip(row.cells, sides, runs, strict=False)
+            for cell, side, run in zip(row.cells, sides, runs, strict=True)
         )
-        kind = "fold" if row.folded else "unlike" if row.changed else "equal"
-        shown.append(_Row(kind, cells, row.folded))
+        shown.append(_Row("unlike" if row.changed else "equal", cells))
     return _Diff(sides, tuple(shown))
 
 

@@ -7,14 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
-from itertools import groupby, product
+from itertools import product
 
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 _ALIKE = 0.5  # share of text that makes two lines versions of one another
 _MOST_PAIRS = 400  # above, the lines of a changed block are not paired
 _MOST_WORDS = 400  # above, a line is marked as a whole
-_FOLD = 10  # equal rows in a run that is worth folding
-_KEPT = 3  # of them shown at each end
 
 Texts = Sequence[str]
 Span = tuple[int, int]
@@ -34,15 +32,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """Cells that belong together, None where a side has nothing; `folded` counts hidden rows."""
+    """Cells that belong together, None where a side has nothing."""
 
     cells: tuple[Cell | None, ...]
     changed: bool = False
-    folded: int = 0
 
 
 def two_sides(left: Texts, right: Texts) -> list[Row]:
-    """Old and new, line by line, with changed words marked; long equal runs folded."""
+    """Old and new, line by line, with changed words marked."""
     rows: list[Row] = []
     for i, j in _aligned(left, right):
         if i is None or j is None:
@@ -52,7 +49,7 @@ def two_sides(left: Texts, right: Texts) -> list[Row]:
         else:
             old, new = _words(left[i], right[j])
             rows.append(Row((Cell(i, True, old), Cell(j, True, new)), changed=True))
-    return _folded(rows)
+    return rows
 
 
 def three_sides(base: Texts, ours: Texts, theirs: Texts) -> list[Row]:
@@ -65,7 +62,7 @@ def three_sides(base: Texts, ours: Texts, theirs: Texts) -> list[Row]:
             rows.append(Row((None, *map(_cell, added)), changed=True))
         if i < len(base):
             rows.append(_base_row(i, base, [(side, found[i].kept) for side, found in sides]))
-    return _folded(rows)
+    return rows
 
 
 def _base_row(i: int, base: Texts, sides: Sequence[tuple[Texts, int | None]]) -> Row:
@@ -165,15 +162,3 @@ def _spans(words: Texts, ranges: Sequence[Span]) -> tuple[Span, ...]:
     for word in words:
         ends.append(ends[-1] + len(word))
     return tuple((ends[first], ends[last]) for first, last in ranges if first < last)
-
-
-def _folded(rows: Sequence[Row]) -> list[Row]:
-    shown: list[Row] = []
-    for changed, run in groupby(rows, key=lambda row: row.changed):
-        same = list(run)
-        if changed or len(same) < _FOLD:
-            shown += same
-        else:
-            fold = Row((), folded=len(same) - 2 * _KEPT)
-            shown += [*same[:_KEPT], fold, *same[-_KEPT:]]
-    return shown

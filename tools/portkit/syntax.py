@@ -107,13 +107,7 @@ class Outline:
     def _prose(self) -> list[tuple[int, int]]:
         """The lines that a string or a comment of several lines goes on in."""
         if self._language is Language.PYTHON:
-            nodes = ast.walk(self._module) if self._module is not None else ()
-            return [
-                (node.lineno, node.end_lineno or node.lineno)
-                for node in nodes
-                if isinstance(node, ast.Constant | ast.JoinedStr)
-                and isinstance(getattr(node, "value", ""), str)
-            ]
+            return list(_long_strings(self._module.body)) if self._module is not None else []
         if self._language is Language.CUDA:
             return [(n.start_point[0] + 1, n.end_point[0]) for n in self._captured("prose")]
         return []
@@ -172,6 +166,21 @@ def _python_scopes(body: Iterable[ast.AST]) -> Iterator[Scope]:
             yield Scope(kind, node.name, decorators, first, node.end_lineno or node.lineno)
         for field in _BODIES:
             yield from _python_scopes(getattr(node, field, ()))
+
+
+def _long_strings(body: Iterable[ast.AST]) -> Iterator[tuple[int, int]]:
+    """The lines, after its first, of each string of several lines in a simple statement."""
+    for node in body:
+        inner = [child for field in _BODIES for child in getattr(node, field, ())]
+        yield from _long_strings(inner)
+        lines = (getattr(node, "lineno", 0), getattr(node, "end_lineno", 0))
+        if inner or lines[0] == lines[1]:
+            continue
+        for part in ast.walk(node):
+            if isinstance(part, ast.JoinedStr) or (
+                isinstance(part, ast.Constant) and isinstance(part.value, str)
+            ):
+                yield part.lineno, part.end_lineno or part.lineno
 
 
 # Where statements hold statements: a walk over expressions as well takes ten times as long.

@@ -1,0 +1,211 @@
+"""Time and peak memory of the carrying stage, against `git rebase` and `quilt push -a`.
+
+    python benchmarks/speed.py --repeat 5 --markdown speed.md --json speed.json
+
+Sources are cached and work trees are set up outside the timed part.  What is timed: for us reading
+the patches, carrying, and making the new patches; for git the rebase with its skips; for quilt the
+pushes, a failing patch being deleted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("", "tools")]
+
+from benchmarks import synthetic
+from benchmarks.inputs import ROOT, Shipped, Upstream, step_by_step
+from benchmarks.peers import Clone, available, prepare_rebase, push_all, rebase_all, write_quilt
+from benchmarks.report import described, machine, table
+from benchmarks.task import Task
+from portkit.console import run
+from portkit.patchfile import format_patch
+from portkit.upstream import normalise
+
+STEPS = ("v0.17.0", "v0.23.0")  # an ordinary release, and one that moved a lot
+SIZES = (100, 300, 1000)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each run, and the peak memory of the largest process in MiB (None: unknown)."""
+
+    what: str
+    tool: str
+    patches: int
+    seconds: tuple[float, ...]
+    memory: float | None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def child(command: Sequence[str], cwd: Path) -> tuple[float, float | None, str]:
+    """Run a process: seconds, peak memory in MiB of the largest in its tree, what it printed."""
+    start = time.perf_counter()
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.read()
+        if not hasattr(os, "wait4"):
+            process.wait()
+            return time.perf_counter() - start, None, said
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        raise RuntimeError(f"{command[1]} failed")
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return seconds, usage.ru_maxrss / unit, said
+
+
+def time_ours(what: str, task: Task, repeat: int) -> list[Timing]:
+    """As a whole process, start-up included, and within one."""
+    script = str(Path(__file__).with_name("carry_once.py"))
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for patch in task.patches:
+            file = folder / patch.name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(format_patch(patch))
+        (folder / "series").write_text("".join(f"{p.name}\n" for p in task.patches), "utf-8")
+        trees = (task.base.tree, task.target.tree)
+        command = [sys.executable, script, str(folder), str(task.store.path), *trees]
+        runs = [child([*command, "1"], folder) for _ in range(repeat)]
+        _, memory, said = child([*command, str(repeat)], folder)
+    inside = tuple(float(line.split()[0]) for line in said.splitlines())
+    peaks = [peak for _, peak, _ in runs if peak is not None]
+    count = len(task.patches)
+    return [
+        Timing(
+            what,
+            "portkit, a process",
+            count,
+            tuple(s for s, _, _ in runs),
+            max(peaks, default=None),
+        ),
+        Timing(what, "portkit, within one", count, inside, memory),
+    ]
+
+
+Stage = Callable[[Task], Iterator[Callable[[], object]]]
+
+
+def time_peer(what: str, tool: str, stage: Stage, task: Task, repeat: int) -> Timing:
+    """Time what `stage` yields; it sets up before each and cleans up after."""
+    seconds: list[float] = []
+    for _ in range(repeat):
+        for action in stage(task):
+            start = time.perf_counter()
+            action()
+            seconds.append(time.perf_counter() - start)
+    return Timing(what, tool, len(task.patches), tuple(seconds), None)
+
+
+def rebase_stage(task: Task) -> Iterator[Callable[[], object]]:
+    with TemporaryDirectory() as name:
+        clone = Clone(task, Path(name).resolve())
+        base, target = prepare_rebase(task, clone)
+        clone.git("update-index", "-q", "--refresh")
+        yield lambda: rebase_all(clone, base, target)
+        clone.store.close()
+
+
+def quilt_stage(task: Task) -> Iterator[Callable[[], object]]:
+    with TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        write_quilt(task, folder)
+        yield lambda: push_all(folder)
+
+
+PEERS: dict[str, tuple[str, Stage]] = {
+    "git rebase": ("git rebase", rebase_stage),
+    "quilt push": ("quilt push -a", quilt_stage),
+}
+
+
+def measure(what: str, task: Task, repeat: int, peers: Sequence[str]) -> list[Timing]:
+    print(what, file=sys.stderr)
+    found = time_ours(what, task, repeat)
+    for name in peers:
+        title, stage = PEERS[name]
+        found.append(time_peer(what, title, stage, task, repeat))
+    return found
+
+
+def shipped_steps(root: Path, upstream: Upstream, tags: Sequence[str]) -> list[Task]:
+    """The last step to each of `tags`, with the series as it reached the tag before."""
+    shipped = Shipped.load(root)
+    last = max(tags, key=lambda tag: len(upstream.steps(shipped.pin.tag, tag)))
+    tasks = step_by_step(upstream, shipped, upstream.steps(shipped.pin.tag, last))
+    return [task for task in tasks if task.target.tag in tags]
+
+
+def rows(timings: Sequence[Timing]) -> list[list[object]]:
+    fastest = {t.what: t.median for t in timings if t.tool == "portkit, a process"}
+    return [
+        [
+            *(t.what, t.tool, t.patches, f"{t.median:.2f}", f"{min(t.seconds):.2f}"),
+            f"{t.median / fastest[t.what]:.1f}x",
+            "" if t.memory is None else f"{t.memory:.0f}",
+        ]
+        for t in timings
+    ]
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    upstream = Upstream()
+    installed = available()[0]
+    peers = [name for name in PEERS if name in installed]
+    timings: list[Timing] = []
+    for task in shipped_steps(options.root, upstream, [normalise(tag) for tag in options.steps]):
+        what = f"{task.base.tag} to {task.target.tag}"
+        timings += measure(what, task, options.repeat, peers)
+    base, target = upstream.snapshot("v0.16.0"), upstream.snapshot("v0.17.0")
+    for size in options.sizes:
+        patches = synthetic.series(upstream.store, base, size)
+        task = Task(upstream.store, patches, base, target)
+        some = peers if size <= options.peers_to else []
+        timings += measure(f"{size} synthetic", task, max(1, options.repeat // 2), some)
+    facts = machine()
+    missing = [name for name in PEERS if name not in installed]
+    if missing:
+        facts["left out, not installed"] = ", ".join(missing)
+    head = ("what", "tool", "patches", "median s", "min s", "of ours", "peak MiB")
+    text = f"{described(facts)}\n{table(head, rows(timings))}"
+    if options.markdown:
+        options.markdown.write_text(text, "utf-8", newline="\n")
+    else:
+        print(text, end="")
+    if options.json:
+        found = {"machine": facts, "timings": [asdict(t) for t in timings]}
+        options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=5, metavar="N")
+    parser.add_argument("--steps", nargs="+", default=list(STEPS), metavar="TAG", help="to TAG")
+    parser.add_argument("--sizes", nargs="*", type=int, default=list(SIZES), metavar="PATCHES")
+    parser.add_argument("--peers-to", type=int, default=100, metavar="PATCHES",
+                        help="largest synthetic series for the slower tools")  # fmt: skip
+    parser.add_argument("--root", type=Path, default=ROOT, help="the repository with the series")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
