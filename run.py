@@ -27,7 +27,7 @@ def set_up() -> None:
     print(f"setting up {VENV} (once) ...", file=sys.stderr, flush=True)
     shutil.rmtree(VENV, ignore_errors=True)
     venv.create(VENV, with_pip=True)
-    install = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install: list[str | Path] = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run([*install, "--require-hashes", "-r", LOCK], check=False)
     if done.returncode:
         sys.exit(

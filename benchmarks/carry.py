@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("", "tools")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from benchmarks.inputs import ROOT, TAGS, Shipped, Upstream, direct, step_by_step
 from benchmarks.outcome import table_of_traps
@@ -138,7 +139,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.step:
         released = upstream.steps(start, tags[-1])
         steps = measure(step_by_step(upstream, shipped, released), tools, reviews)
-        text += f"\n## Release by release, all steps together\n\n{table(_HEAD, rows(sums(steps, tags)))}"
+        together = table(_HEAD, rows(sums(steps, tags)))
+        text += f"\n## Release by release, all steps together\n\n{together}"
         text += f"\n## Each step\n\n{table(_HEAD, rows(steps))}"
         waiting = journeys(upstream, shipped, tags)
         text += "\n## What waits for a person at the end\n\n"

@@ -35,14 +35,11 @@ def tree_of(store: Store, files: Files) -> str:
 
 
 def patches_of_trap(trap: Trap) -> list[Patch]:
-    return [
-        Patch(
-            f"kernels/{path}.patch",
-            b"",
-            change_between(path, trap.base[path].encode(), new.encode()),
-        )
+    changes = [
+        change_between(path, trap.base[path].encode(), new.encode())
         for path, new in trap.ours.items()
     ]
+    return [Patch(f"kernels/{change.path}.patch", b"", change) for change in changes]
 
 
 def carry_trap(store: Store, trap: Trap) -> tuple[Outcome, str]:
@@ -88,7 +85,8 @@ def describe(carried: Carried) -> str:
 
 def _say(outcome: Landed | Dropped | Conflict) -> str:
     if isinstance(outcome, Landed):
-        return f"{outcome.rung.value} -> {outcome.path}:{outcome.edits[0].start + 1} ({outcome.evidence})"
+        place = f"{outcome.path}:{outcome.edits[0].start + 1}"
+        return f"{outcome.rung.value} -> {place} ({outcome.evidence})"
     if isinstance(outcome, Dropped):
         return f"dropped, {outcome.why.value} ({outcome.evidence})"
     return f"conflict ({outcome.reason})"

@@ -15,7 +15,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +31,7 @@ from portkit.rebase import Snapshot, carry_series
 from portkit.resolutions import Resolutions
 
 Tool = Callable[[Task], Attempt]
+PEAK = Path(__file__).with_name("peak.py")
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,22 @@ class Ran:
     said: str
 
 
+_meter: list[str] = []  # put before every command
+
+
+@contextmanager
+def metered(file: Path) -> Iterator[None]:
+    """Append the peak memory of every command to `file`."""
+    _meter[:] = [sys.executable, "-I", "-S", str(PEAK), str(file)]
+    try:
+        yield
+    finally:
+        _meter.clear()
+
+
 def run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> Ran:
     done = subprocess.run(
-        command,
+        [*_meter, *command],
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -272,7 +288,7 @@ def ort_by_hunk(task: Task) -> Attempt:
         renamed = _renames(task, clone.store)
         for number in range(max((len(p.change.hunks) for p in task.patches), default=0)):
             single = [p for p in task.patches if number < len(p.change.hunks)]
-            _merge_hunks(task, clone, single, number, renamed, notes)
+            _merge_hunks(task, clone, single, number, renamed=renamed, notes=notes)
         clone.store.close()
     return notes.done()
 
@@ -282,6 +298,7 @@ def _merge_hunks(
     clone: Clone,
     patches: list[Patch],
     number: int,
+    *,
     renamed: Mapping[str, str],
     notes: Notes,
 ) -> None:

@@ -15,7 +15,8 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("", "tools")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from benchmarks.inputs import ROOT, TAGS, Shipped, Upstream, direct, step_by_step
 from benchmarks.peers import available, ours

@@ -11,29 +11,40 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("", "tools")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from benchmarks import synthetic
 from benchmarks.inputs import ROOT, Shipped, Upstream, step_by_step
-from benchmarks.peers import Clone, available, prepare_rebase, push_all, rebase_all, write_quilt
+from benchmarks.peers import (
+    Clone,
+    available,
+    metered,
+    prepare_rebase,
+    push_all,
+    rebase_all,
+    run,
+    write_quilt,
+)
 from benchmarks.report import described, machine, table
 from benchmarks.task import Task
-from portkit.console import run
+from portkit.console import run as run_command
 from portkit.patchfile import format_patch
 from portkit.upstream import normalise
 
 STEPS = ("v0.17.0", "v0.23.0")  # an ordinary release, and one that moved a lot
 SIZES = (100, 300, 1000)
+OURS = "portkit, a process"
+CARRY_ONCE = str(Path(__file__).with_name("carry_once.py"))
 
 
 @dataclass(frozen=True)
@@ -51,65 +62,57 @@ class Timing:
         return statistics.median(self.seconds)
 
 
-def child(command: Sequence[str], cwd: Path) -> tuple[float, float | None, str]:
-    """Run a process: seconds, peak memory in MiB of the largest in its tree, what it printed."""
-    start = time.perf_counter()
-    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        said = process.stdout.read()
-        if not hasattr(os, "wait4"):
-            process.wait()
-            return time.perf_counter() - start, None, said
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - start
-    if process.returncode:
-        raise RuntimeError(f"{command[1]} failed")
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return seconds, usage.ru_maxrss / unit, said
-
-
 def time_ours(what: str, task: Task, repeat: int) -> list[Timing]:
     """As a whole process, start-up included, and within one."""
-    script = str(Path(__file__).with_name("carry_once.py"))
     with TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = Path(name).resolve()
         for patch in task.patches:
             file = folder / patch.name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(format_patch(patch))
         (folder / "series").write_text("".join(f"{p.name}\n" for p in task.patches), "utf-8")
-        trees = (task.base.tree, task.target.tree)
-        command = [sys.executable, script, str(folder), str(task.store.path), *trees]
-        runs = [child([*command, "1"], folder) for _ in range(repeat)]
-        _, memory, said = child([*command, str(repeat)], folder)
-    inside = tuple(float(line.split()[0]) for line in said.splitlines())
-    peaks = [peak for _, peak, _ in runs if peak is not None]
+        arguments = (str(folder), str(task.store.path), task.base.tree, task.target.tree)
+
+        def carry(times: int) -> str:
+            ran = run(sys.executable, CARRY_ONCE, *arguments, str(times), cwd=folder)
+            if ran.code:
+                raise RuntimeError(ran.said)
+            return ran.said
+
+        whole = tuple(_seconds(partial(carry, 1)) for _ in range(repeat))
+        inside = tuple(float(line.split()[0]) for line in carry(repeat).splitlines())
+        memory = _peak(folder, partial(carry, 1))
     count = len(task.patches)
     return [
-        Timing(
-            what,
-            "portkit, a process",
-            count,
-            tuple(s for s, _, _ in runs),
-            max(peaks, default=None),
-        ),
-        Timing(what, "portkit, within one", count, inside, memory),
+        Timing(what, OURS, count, whole, memory),
+        Timing(what, "portkit, within one", count, inside, None),
     ]
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def _peak(folder: Path, action: Callable[[], object]) -> float | None:
+    """The peak memory in MiB of the largest process that `action` runs, None where unknown."""
+    file = folder / "peak"
+    with metered(file):
+        action()
+    return max(map(float, file.read_text().split())) if file.exists() else None
 
 
 Stage = Callable[[Task], Iterator[Callable[[], object]]]
 
 
 def time_peer(what: str, tool: str, stage: Stage, task: Task, repeat: int) -> Timing:
-    """Time what `stage` yields; it sets up before each and cleans up after."""
-    seconds: list[float] = []
-    for _ in range(repeat):
-        for action in stage(task):
-            start = time.perf_counter()
-            action()
-            seconds.append(time.perf_counter() - start)
-    return Timing(what, tool, len(task.patches), tuple(seconds), None)
+    """Time what `stage` yields; it sets up before and cleans up after."""
+    seconds = tuple(_seconds(action) for _ in range(repeat) for action in stage(task))
+    with TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        peaks = [_peak(folder, action) for action in stage(task)]
+    return Timing(what, tool, len(task.patches), seconds, peaks[0])
 
 
 def rebase_stage(task: Task) -> Iterator[Callable[[], object]]:
@@ -152,7 +155,7 @@ def shipped_steps(root: Path, upstream: Upstream, tags: Sequence[str]) -> list[T
 
 
 def rows(timings: Sequence[Timing]) -> list[list[object]]:
-    fastest = {t.what: t.median for t in timings if t.tool == "portkit, a process"}
+    fastest = {t.what: t.median for t in timings if t.tool == OURS}
     return [
         [
             *(t.what, t.tool, t.patches, f"{t.median:.2f}", f"{min(t.seconds):.2f}"),
@@ -208,4 +211,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run_command(main))

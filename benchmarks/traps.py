@@ -1200,9 +1200,8 @@ _needs = dedent("""\
 """)
 _MARKED = 'flashinfer-python==0.5.3; sys_platform != "win32"\n'
 _theirs = _needs.replace("2.9.1", "2.10.0")
-_theirs = put(
-    _theirs, "flashinfer-python==0.5.3\n", "flashinfer-cubin==0.6.1\nflashinfer-python==0.6.1\n"
-)
+_bumped = "flashinfer-cubin==0.6.1\nflashinfer-python==0.6.1\n"
+_theirs = put(_theirs, "flashinfer-python==0.5.3\n", _bumped)
 _trap(
     "requirement bumped, a sister package above",
     "the pinned version moved, and a package of nearly the same name stands on its line",

@@ -29,6 +29,7 @@ from portkit.errors import BadInput, Busy, IntegrityError, PortError, Unavailabl
 from portkit.journal import Entry, Journal, fingerprint, managed_files
 
 NEVER = 10**9
+MESSAGE = '"refresh to v0.16.0"'
 OLD: dict[str, bytes] = {
     "upstream_pin.txt": b"tag: v0.14.1\r\n",
     "patch_series/series": b"build/setup.py.patch\nkernels/csrc/old/a.cu.patch\n",
@@ -424,7 +425,7 @@ def test_killed_at_any_step_all_files_are_old_or_all_new(
     assert outcomes == sorted(outcomes)
     assert outcomes.count(False) > 10 // STEP
     assert outcomes.count(True) > 10 // STEP
-    what = "refresh to v0.16.0" if action is switch else f"{action.__name__} of refresh to v0.16.0"
+    what = MESSAGE if action is switch else f"{action.__name__} of {MESSAGE}"
     assert recoveries == {"", f"finished what a stopped command had begun: {what}"}
 
 
@@ -520,7 +521,7 @@ def test_a_reader_puts_right_what_a_kill_left(root: Path) -> None:
     while Journal(root)._steps.read().moving is None:
         assert struck(root, switch, at)
         at += 1
-    assert journal.settle() == "finished what a stopped command had begun: refresh to v0.16.0"
+    assert journal.settle() == f"finished what a stopped command had begun: {MESSAGE}"
     assert tree(root) == TREES[1]
 
 
@@ -535,7 +536,7 @@ def test_an_edit_of_a_half_done_file_is_not_overwritten(root: Path) -> None:
         with pytest.raises(IntegrityError) as caught:
             do(root)
         assert caught.value.message == (
-            "upstream_pin.txt was edited while refresh to v0.16.0 was half done"
+            f"upstream_pin.txt was edited while {MESSAGE} was half done"
         )
         assert tree(root) == before
     (root / "upstream_pin.txt").unlink()  # moved out, as the hint says
@@ -632,7 +633,7 @@ def test_a_file_that_cannot_be_replaced_is_named_and_all_is_put_back(
         with pytest.raises(Unavailable) as caught:
             switch(journal)
         faults.disarm()
-        assert "refresh to v0.16.0 was not done: permission denied" in caught.value.message
+        assert f"{MESSAGE} was not done: permission denied" in caught.value.message
         assert Path(victim).name in caught.value.message
         assert tree(root) == TREES[0]
         assert journal.log() == []
@@ -650,14 +651,14 @@ def test_what_cannot_go_on_nor_back_goes_on_later(root: Path) -> None:
     journal = Journal(root)
     with journal.lock():
         faults.arm(0, stuck)
-        with pytest.raises(Unavailable, match=r"refresh to v0\.16\.0 is half done: permission"):
+        with pytest.raises(Unavailable, match=f"{MESSAGE} is half done: permission"):
             switch(journal)
-        with pytest.raises(Unavailable, match="cannot finish taking back refresh"):
+        with pytest.raises(Unavailable, match=f"cannot finish taking back {MESSAGE}"):
             journal.recover()
         faults.disarm()
         assert tree(root) not in TREES
         assert journal.recover() == (
-            "finished what a stopped command had begun: taking back refresh to v0.16.0"
+            f"finished what a stopped command had begun: taking back {MESSAGE}"
         )
         assert tree(root) == TREES[0]
     check_history(root)

@@ -5,12 +5,10 @@ The traps are in `benchmarks/traps.py`, where the benchmark shows what other too
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+
 from benchmarks.outcome import Outcome, carry_trap
 from benchmarks.traps import TRAPS, Expect, Trap
-
 from portkit.git import Store
 
 ALLOWED = {
@@ -42,8 +40,3 @@ def test_the_right_answer_is_a_change_of_the_new_tree(trap: Trap):
     path = next(iter(trap.ours))
     gained = len(trap.ours[path].split()) - len(trap.base[path].split())
     assert len(trap.right[changed].split()) - len(trap.theirs[changed].split()) == gained
-
-
-def test_the_traps_are_real(tmp_path: Path, objects: Store):
-    """Most of them do mislead a tool that follows text."""
-    del tmp_path, objects

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from faults import faults
 
 from portkit import console, patchdoc, series
 from portkit import pin as pinfile
 from portkit.commands import apply as apply_command
 from portkit.commands import series as series_command
 from portkit.git import environment, git
+from portkit.journal import Journal
 from portkit.model import Pin
 from portkit.patchfile import format_patch
 
@@ -159,6 +161,45 @@ def test_import_apply_export_and_import_again(world: World, options: tuple[str, 
     code, out, _ = world.run("import", world.root / "all.patch")
     assert (code, out) == (0, "0 patches written\n")
     assert world.files() == before
+
+
+def test_import_is_one_step_that_can_be_undone(world: World) -> None:
+    before = world.files()
+    world.run("import", world.diff(CHANGED))
+    after = world.files()
+    journal = Journal(world.root)
+    with journal.lock("another command"):
+        assert [entry.message for entry in journal.log()] == ["import of monolith.patch"]
+        journal.undo()
+        assert world.files() == before
+        code, _, err = world.run("import", world.root / "monolith.patch")
+        assert code == 4
+        assert err.startswith("error: `another command` is at work here since ")
+        journal.redo()
+        assert world.files() == after
+
+
+def test_an_import_that_was_killed_is_finished_by_whatever_comes_next(world: World) -> None:
+    def kill(kind: str, path: str) -> None:
+        if ".port" not in path:
+            raise Killed
+
+    class Killed(BaseException):
+        pass
+
+    patch = world.diff(CHANGED)
+    faults.arm(0, kill, frozenset({"rename"}))
+    with pytest.raises(Killed):
+        world.run("import", patch)
+    faults.disarm()
+    half_done = world.files()
+    code, out, err = world.run("export")
+    assert (code, err) == (
+        0,
+        'note: finished what a stopped command had begun: "import of monolith.patch"\n',
+    )
+    assert world.files() != half_done
+    assert out.count("diff --git ") == len(series.load(world.root).patches) == len(NAMES)
 
 
 def test_patches_are_canonical_whatever_context_the_diff_had(world: World) -> None:

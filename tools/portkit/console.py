@@ -77,9 +77,13 @@ def repository(root: Path) -> Iterator[Journal]:
     """The locked journal of the repository, whole again if a command was killed in it."""
     journal = Journal(root)
     with journal.lock() as recovered:
-        if recovered:
-            print(f"note: {recovered}", file=sys.stderr)
+        _note(recovered)
         yield journal
+
+
+def settle(root: Path) -> None:
+    """Make the repository whole if a command was killed in it, for one that only reads it."""
+    _note(Journal(root).settle())
 
 
 def print_json(command: str, result: dict[str, Any]) -> None:
@@ -137,6 +141,11 @@ def _amount(event: Event) -> str:
     if event.unit == "bytes":
         return "/".join(f"{number / 1e6:.1f}" for number in numbers) + " MB"
     return "/".join(str(number) for number in numbers) + f" {event.unit}"
+
+
+def _note(text: str) -> None:
+    if text:
+        print(f"note: {text}", file=sys.stderr)
 
 
 def _make_safe(stream: TextIO) -> None:

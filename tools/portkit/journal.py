@@ -143,12 +143,12 @@ class Journal:
         }
         if not changes:
             return None
-        start = self._steps.read()
-        with self._old_or_new(start, message):
+        start, what = self._steps.read(), f'"{message}"'
+        with self._old_or_new(start, what):
             versions = (data for path in changes for data in (old[path], files[path]))
             kept = self._steps.keep((data for data in versions if data is not None), changes)
             goal = start.adding(message, kept)
-            self._move(goal, Moving(message, kept, forward=True))
+            self._move(goal, Moving(what, kept, forward=True))
         self._settle(goal)
         return goal.entry(goal.head)
 
@@ -175,7 +175,7 @@ class Journal:
         return self._flip(log, replace(log, head=step.number), step, "redo")
 
     def _flip(self, start: Log, goal: Log, step: Step, verb: str) -> Entry:
-        moving = Moving(f"{verb} of {step.message}", step.changes, forward=verb == "redo")
+        moving = Moving(f'{verb} of "{step.message}"', step.changes, forward=verb == "redo")
         sides = self._changes(moving)
         edited = [path for path in sides if digest_of(self.root / path) != sides[path][0]]
         if edited:

@@ -200,11 +200,11 @@ def _conflicts(story: Story, files: Mapping[str, NewFile]) -> Iterator[ConflictR
             if step.to_tag == story.steps[-1].to_tag and conflict not in seen:
                 seen.add(conflict)
                 file = files.get(conflict.region.path or "")
-                yield _conflict(story.patch.name, step, result, conflict, file)
+                yield _conflict(story, step, result, conflict, file)
 
 
 def _conflict(
-    name: str, step: Step, result: HunkResult, conflict: Conflict, file: NewFile | None
+    story: Story, step: Step, result: HunkResult, conflict: Conflict, file: NewFile | None
 ) -> ConflictReport:
     region = conflict.region
     path = plain(result.base_path)
@@ -216,18 +216,24 @@ def _conflict(
     theirs = (*above, *region.theirs, *below)
     first, their_first = start - len(above), region.start - len(above)
     return ConflictReport(
-        patch=plain(name),
+        patch=plain(story.patch.name),
         from_tag=result.base_tag,
         to_tag=step.to_tag,
         path=path,
         line=conflict.blocks[0].start + 1 if conflict.blocks else _first_line(result.hunk),
         reason=plain(conflict.reason),
-        pin=Side(result.base_tag, path, _numbered(base, first)),
-        ours=Side(f"ours on {result.base_tag}", path, tuple(_ours(base, ours, first))),
-        theirs=Side(step.to_tag, new_path, _numbered(theirs, their_first)),
+        pin=Side(_base_label(story, result), path, _numbered(base, first)),
+        ours=Side(f"ours, on {result.base_tag}", path, tuple(_ours(base, ours, first))),
+        theirs=Side(f"new tag {step.to_tag}", new_path, _numbered(theirs, their_first)),
         upstream_change=_diff(base, theirs),
         our_change=_diff(base, ours),
     )
+
+
+def _base_label(story: Story, result: HunkResult) -> str:
+    """Release by release, a piece that waits is compared with the last tag it was right for."""
+    at_pin = result.base_tag == story.steps[0].from_tag
+    return f"pin {result.base_tag}" if at_pin else f"{result.base_tag}, where it last fitted"
 
 
 def _context(

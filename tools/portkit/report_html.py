@@ -18,8 +18,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from portkit.colours import Runs, colours, pieces
 from portkit.decision import Rung
 from portkit.facts import UNKNOWN, Fact
-from portkit.report_markdown import brief, sentence, totals_line
 from portkit.report_model import ConflictReport, HunkReport, Line, PatchReport, Report, Side, State
+from portkit.report_text import brief, sentence, step_lines, totals_line
 from portkit.sidediff import Cell, Row, three_sides, two_sides
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -98,6 +98,7 @@ def _environment() -> Environment:
         "reflowed": _reflowed,
         "sentence": sentence,
         "signed": _signed,
+        "step_lines": step_lines,
         "told": _told,
         "words": _words,
     }

@@ -13,8 +13,8 @@ from portkit.report_model import (
     Report,
     Side,
     State,
-    StepReport,
 )
+from portkit.report_text import brief, count, sentence, step_lines, totals_line
 from portkit.requirements import RequirementChange
 
 _MOST = 60_000  # characters; hosts of pull requests cut a body at 65,536
@@ -40,28 +40,6 @@ def markdown(report: Report) -> str:
     return "\n".join(parts)
 
 
-def totals_line(report: Report) -> str:
-    """The outcome in one sentence, without markup."""
-    totals = report.totals
-    parts = [f"{totals.carried} carried{_rungs(totals.rungs)}"]
-    if totals.waiting:
-        noun = "patch waits" if totals.waiting == 1 else "patches wait"
-        parts.append(f"{totals.waiting} {noun} for a person ({_count(totals.conflicts, 'piece')})")
-    if totals.dropped:
-        parts.append(f"{totals.dropped} no longer needed")
-    if totals.skipped:
-        parts.append(f"{totals.skipped} skipped")
-    return f"{_count(totals.patches, 'patch', 'patches')}: {', '.join(parts)}."
-
-
-def _rungs(counted: Sequence[tuple[Rung, int]]) -> str:
-    return f" ({', '.join(f'{n} {rung.value}' for rung, n in counted)})" if counted else ""
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
 def _sections(report: Report) -> Iterator[tuple[str, Iterable[str]]]:
     """Title and lines of each part, the most telling first."""
     yield "totals", _head(report)
@@ -85,7 +63,7 @@ def _head(report: Report) -> Iterator[str]:
     if counts:
         counts += [f"{totals.hunks_waiting} waiting"] if totals.hunks_waiting else []
         counts += [f"{totals.hunks_dropped} dropped"] if totals.hunks_dropped else []
-        yield f"Of {_count(totals.hunks, 'hunk')}: {_text(', '.join(counts))}."
+        yield f"Of {count(totals.hunks, 'hunk')}: {_text(', '.join(counts))}."
 
 
 # conflicts and drops
@@ -157,11 +135,11 @@ def _patches(report: Report) -> Iterator[str]:
 
 def _outcomes(patch: PatchReport) -> Iterator[str]:
     if patch.conflicts:
-        yield f"**{_count(len(patch.conflicts), 'conflict')}**"
+        yield f"**{count(len(patch.conflicts), 'conflict')}**"
     if patch.state is State.SKIPPED:
         yield "skipped"
     if patch.drops:
-        yield "dropped" if patch.state is State.DROPPED else _count(len(patch.drops), "drop")
+        yield "dropped" if patch.state is State.DROPPED else count(len(patch.drops), "drop")
     for rung in patch.rungs:
         if rung is not Rung.EXACT or len(patch.rungs) == 1:
             yield rung.value
@@ -170,22 +148,15 @@ def _outcomes(patch: PatchReport) -> Iterator[str]:
 def _evidence(patch: PatchReport) -> str:
     """Why each less certain landing is right, and the steps where it took place."""
     notes = [f"→ {_code(path)}" for path in patch.new_paths if path != patch.path]
+    stepwise = len({step.to_tag for step in patch.steps}) > 1
     for hunk in patch.hunks:
         if hunk.old is not None:
-            said = "; ".join(landing.evidence for landing in hunk.landings)
-            notes.append(f"line {hunk.line}: {_text(said)}")
-    if len({(step.from_tag, step.to_tag) for step in patch.steps}) > 1:
-        notes += [_text(f"{step.from_tag} → {step.to_tag}: {_happened(step)}")
-                  for step in patch.steps]  # fmt: skip
+            said = "; ".join(dict.fromkeys(landing.evidence for landing in hunk.landings))
+            where = f"{hunk.to_tag}, line {hunk.line}" if stepwise else f"line {hunk.line}"
+            notes.append(_text(f"{where}, {hunk.rung.value}: {said}"))
+    if stepwise:
+        notes += [f"{_text(tags)}: {_text(happened)}" for tags, happened in step_lines(patch)]
     return "<br>".join(notes)
-
-
-def _happened(step: StepReport) -> str:
-    said = [f"{number} {rung.value}" for rung, number in step.rungs if rung is not Rung.EXACT]
-    said += [f"{step.dropped} dropped"] if step.dropped else []
-    said += [f"{step.waiting} waiting"] if step.waiting else []
-    said += [f"renamed to {step.renamed}"] if step.renamed else []
-    return ", ".join(said)
 
 
 # facts
@@ -227,7 +198,7 @@ def _requirements(changes: Sequence[RequirementChange]) -> Iterator[str]:
         yield f"- {change.kind} in {_code(change.file)}{moved}: {_specifiers(change)}"
     if len(changes) > len(near):
         yield ""
-        yield f"{_count(len(changes) - len(near), 'change')} in other requirement files."
+        yield f"{count(len(changes) - len(near), 'change')} in other requirement files."
 
 
 def _specifiers(change: RequirementChange) -> str:
@@ -248,7 +219,7 @@ def _sources(changes: Sequence[SourceChange]) -> Iterator[str]:
             yield f"- added {_code(change.new)}" if change.new else f"- removed {_code(change.old)}"
     if len(changes) > len(cuda):
         yield ""
-        yield f"{_count(len(changes) - len(cuda), 'change')} for ROCm and CPU builds."
+        yield f"{count(len(changes) - len(cuda), 'change')} for ROCm and CPU builds."
 
 
 def _run(report: Report) -> Iterator[str]:
@@ -266,13 +237,6 @@ def _run(report: Report) -> Iterator[str]:
 # marks
 
 
-def brief(value: str | None) -> str:
-    """A value of a fact for a table: a dash for none, a commit id by its first digits."""
-    if value is None:
-        return "—"
-    return value[:12] if re.fullmatch("[0-9a-f]{40}", value) else value
-
-
 def _text(text: str) -> str:
     """Prose with Markdown's signs escaped, but for what stands in backquotes."""
     parts = re.split(r"(`[^`\n]+`)", " ".join(text.split()))
@@ -284,13 +248,6 @@ def _text(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     return {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(match[0], "\\" + match[0])
-
-
-def sentence(text: str) -> str:
-    """Text as a sentence: a full stop, and a capital unless it begins with a path or a code."""
-    first = text.split(" ", 1)[0]
-    said = text[:1].upper() + text[1:] if first.isalpha() else text
-    return said.rstrip(".") + "."
 
 
 def _code(text: str | None) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 from portkit import console, patched, series
 from portkit import pin as pinfile
 from portkit.errors import Exit
-from portkit.journal import Journal
 from portkit.model import Pin
 from portkit.tree import write_checkout
 from portkit.upstream import Cache, obtain
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
     console.add_json(parser)
     given = parser.parse_args(arguments)
 
-    Journal(root).settle()
+    console.settle(root)
     pin = pinfile.read(root / pinfile.PIN_FILE)
     patches = series.load(root).upstream
     with console.progress() as events:

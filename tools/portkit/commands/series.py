@@ -11,7 +11,7 @@ from pathlib import Path
 from portkit import console, monolith, patchdoc, patched, series
 from portkit import pin as pinfile
 from portkit.errors import BadInput, Exit
-from portkit.journal import Journal, fingerprint
+from portkit.journal import fingerprint
 from portkit.model import Event
 from portkit.series import GROUPS
 from portkit.upstream import Cache, obtain
@@ -118,7 +118,7 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _export(given: argparse.Namespace, root: Path) -> int:
-    Journal(root).settle()
+    console.settle(root)
     data = monolith.join(series.load(root), pinfile.read(root / pinfile.PIN_FILE))
     if given.output is None:
         console.write_bytes(data)
