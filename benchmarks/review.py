@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from benchmarks.inputs import ROOT, TAGS, Shipped, Upstream, direct, step_by_step
 from benchmarks.peers import available, ours
 from benchmarks.reviews import AROUND, Opinion, Place, Reviews, dropped, places
-from benchmarks.task import Attempt, HunkId, Task
+from benchmarks.task import Attempt, Task
 from portkit.apply import diffs
 from portkit.console import run
 from portkit.errors import BadInput
@@ -56,7 +56,7 @@ def questions(task: Task, attempt: Attempt) -> Iterator[Question]:
 
 def _hunk(patch: Patch, number: int) -> str:
     lines = patch.change.hunks[number - 1].lines
-    return b"".join(lines).decode("utf-8", "replace")
+    return b"".join(lines).decode("utf-8", "replace").rstrip()
 
 
 def _picture(task: Task, attempt: Attempt, place: Place) -> str:
@@ -72,23 +72,32 @@ def _picture(task: Task, attempt: Attempt, place: Place) -> str:
 
 
 def _origin(task: Task, attempt: Attempt, place: Place) -> tuple[Text, Edit] | None:
-    """The old file and the edit of the patch that shares most lines with a landing."""
-    hunks = {h for one in attempt.landings if one.path == place.theirs.path for h in one.hunks}
-    patches = [p for p in task.patches if any(HunkId(p.name, h.number) == h for h in hunks)]
-    best: tuple[int, Text, Edit] | None = None
-    for patch in patches:
+    """The old file and the edit of the patch that a landing looks most like.
+
+    Of equal edits the one in the same functions, and of those the nearest.
+    """
+    hunks = {h.patch for one in attempt.landings if one.path == place.theirs.path
+             for h in one.hunks}  # fmt: skip
+    there = place.edit
+    old = set(place.theirs.lines[there.start : there.end])
+    scopes = _scopes(place.theirs, there)
+    found: list[tuple[tuple[int, bool, int], Text, Edit]] = []
+    for patch in (p for p in task.patches if p.name in hunks):
         base = Text(patch.path, task.before(patch))
         for edit in diffs([(base.data, task.ours(patch))])[0]:
-            shared = 2 * len(set(edit.lines) & set(place.edit.lines))
-            old = set(base.lines[edit.start : edit.end])
-            shared += len(old & set(place.theirs.lines[place.edit.start : place.edit.end]))
-            if best is None or shared > best[0]:
-                best = shared, base, edit
-    return None if best is None else best[1:]
+            shared = 2 * len(set(edit.lines) & set(there.lines))
+            shared += len(old & set(base.lines[edit.start : edit.end]))
+            rank = (shared, _scopes(base, edit) == scopes, -abs(edit.start - there.start))
+            found.append((rank, base, edit))
+    return max(found, key=lambda one: one[0])[1:] if found else None
+
+
+def _scopes(text: Text, edit: Edit) -> str:
+    return " > ".join(scope.name for scope in text.outline.chain(edit.start, edit.end))
 
 
 def _view(text: Text, edit: Edit) -> list[str]:
-    scopes = " > ".join(s.name for s in text.outline.chain(edit.start, edit.end))
+    scopes = _scopes(text, edit)
     branch = " > ".join(text.outline.branch(edit.start, edit.end))
     made = [
         f"{text.path}:{edit.start + 1}",

@@ -55,6 +55,18 @@ def commands(data: bytes) -> tuple[Command, ...]:
     return tuple(_commands(_parser().parse(data).root_node, ()))
 
 
+def first_error(data: bytes) -> int:
+    """The line (1-based) of the first syntax error; 0 when there is none."""
+    pending = [_parser().parse(data).root_node]
+    while pending:
+        node = pending.pop()
+        if node.is_error or node.is_missing:
+            return node.start_point[0] + 1
+        if node.has_error:
+            pending.extend(reversed(node.children))
+    return 0
+
+
 @cache
 def _parser() -> Parser:
     # Imported here: start-up of a command that needs no parser should not pay for it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from portkit.decision import Conflict, Region
 from portkit.model import Edit
@@ -42,46 +42,91 @@ class Marked:
     def settled(self, edited: bytes) -> tuple[Lines, ...] | None:
         """What stands in the place of each conflict in `edited`.
 
-        None when the text around the conflicts was edited as well, so that it cannot be told.
+        None when that cannot be told: the text around the conflicts was edited as well, or the
+        text between two of them stands there more than once.
         """
         first, *middle, last = self.between
-        if not edited.startswith(first) or not edited.endswith(last):
+        end = len(edited) - len(last)
+        if not edited.startswith(first) or not edited.endswith(last) or end < len(first):
             return None
-        at, end = len(first), len(edited) - len(last)
-        found: list[Lines] = []
-        for text in [*middle, b""]:
-            stop = end if len(found) == len(middle) else edited.find(text, at, end)
-            if stop < at:
-                return None
-            found.append(split_lines(edited[at:stop]))
-            at = stop + len(text)
-        return tuple(found)
+        inner = edited[len(first) : end]
+        places = _forwards(inner, middle)
+        if places is None or places != _backwards(inner, middle):
+            return None
+        starts = [0, *(place + len(text) for place, text in zip(places, middle, strict=True))]
+        ends = [*places, len(inner)]
+        return tuple(split_lines(inner[a:b]) for a, b in zip(starts, ends, strict=True))
+
+    def unsettled(self, edited: bytes) -> list[int]:
+        """The lines (1-based) of `edited` that still hold a conflict marker."""
+        found = leftovers(edited)
+        if found:
+            return found
+        sides = [side for r in self.regions for side in (r.base, r.ours, r.theirs)]
+        known = [*self.between, *(b"".join(side) for side in sides)]
+        rulers = _rulers(edited)
+        return rulers if len(rulers) > sum(len(_rulers(text)) for text in known) else []
 
 
 def mark(
     theirs: Text, edits: Sequence[Edit], conflicts: Sequence[Conflict], labels: Labels
 ) -> Marked:
     """The new tag's file with `edits` made and `conflicts`, all in this file, marked."""
-    regions = _joined([c.region for c in conflicts], theirs)
-    outside = [e for e in edits if not any(_inside(e, r) for r in regions)]
+    regions = _joined([c.region for c in conflicts], edits, theirs)
+    left = sorted(edits, key=lambda e: (e.start, e.end))
     between: list[bytes] = []
     pieces: list[bytes] = []
     at = 0
     for region in regions:
-        before = [e for e in outside if at <= e.start and e.end <= region.start]
+        before = [e for e in left if e.end <= region.start]
+        within = [e for e in left if _inside(e, region)]
+        left = [e for e in left if e not in before and e not in within]
         between.append(_made(theirs, before, at, region.start))
-        within = [e for e in edits if _inside(e, region)]
         now = _made(theirs, within, region.start, region.end)
         pieces += [between[-1], _block(region, now, labels)]
         at = region.end
-    between.append(_made(theirs, [e for e in outside if e.start >= at], at, len(theirs.lines)))
+    between.append(_made(theirs, left, at, len(theirs.lines)))
     pieces.append(between[-1])
     return Marked(theirs.path, tuple(regions), tuple(between), b"".join(pieces))
 
 
 def leftovers(data: bytes) -> list[int]:
-    """The lines (1-based) that still hold a conflict marker."""
-    return [n for n, line in enumerate(split_lines(data), 1) if _MARKER.match(line)]
+    """The lines (1-based) that still hold a conflict marker.
+
+    A line of `=` alone may as well underline a heading: it counts where another marker is left.
+    """
+    found = [n for n, line in enumerate(split_lines(data), 1) if _MARKER.match(line)]
+    return sorted(found + _rulers(data)) if found else []
+
+
+def _rulers(data: bytes) -> list[int]:
+    lines = enumerate(split_lines(data), 1)
+    return [n for n, line in lines if line.rstrip() == _SEPARATOR.rstrip()]
+
+
+def _forwards(data: bytes, texts: Sequence[bytes]) -> list[int] | None:
+    """Where `texts` stand in `data` one after the other, each as early as it can."""
+    places: list[int] = []
+    at = 0
+    for text in texts:
+        place = data.find(text, at)
+        if place < 0:
+            return None
+        places.append(place)
+        at = place + len(text)
+    return places
+
+
+def _backwards(data: bytes, texts: Sequence[bytes]) -> list[int] | None:
+    """As `_forwards`, each as late as it can."""
+    places: list[int] = []
+    end = len(data)
+    for text in reversed(texts):
+        end = data.rfind(text, 0, end)
+        if end < 0:
+            return None
+        places.append(end)
+    return places[::-1]
 
 
 def _inside(edit: Edit, region: Region) -> bool:
@@ -90,10 +135,11 @@ def _inside(edit: Edit, region: Region) -> bool:
     return edit.start < region.end and region.start < edit.end
 
 
-def _joined(regions: Sequence[Region], theirs: Text) -> list[Region]:
-    """The regions in order, those that overlap made one."""
+def _joined(regions: Sequence[Region], edits: Sequence[Edit], theirs: Text) -> list[Region]:
+    """The regions in order, those that overlap made one, none with an edit across its border."""
+    widened = (_widened(region, edits, theirs) for region in dict.fromkeys(regions))
     joined: list[Region] = []
-    for region in sorted(dict.fromkeys(regions), key=lambda r: (r.start, r.end)):
+    for region in sorted(widened, key=lambda r: (r.start, r.end)):
         if not joined or region.start >= joined[-1].end:
             joined.append(region)
             continue
@@ -108,6 +154,15 @@ def _joined(regions: Sequence[Region], theirs: Text) -> list[Region]:
             theirs.lines[start:end],
         )
     return joined
+
+
+def _widened(region: Region, edits: Sequence[Edit], theirs: Text) -> Region:
+    within = [e for e in edits if _inside(e, region)]
+    start = min((region.start, *(e.start for e in within)))
+    end = max((region.end, *(e.end for e in within)))
+    if (start, end) == (region.start, region.end):
+        return region
+    return replace(region, start=start, end=end, theirs=theirs.lines[start:end])
 
 
 def _made(theirs: Text, edits: Sequence[Edit], start: int, end: int) -> bytes:

@@ -7,7 +7,7 @@ switch to the new series `journal`'s.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from portkit import pin as pinfile
 from portkit import series as seriesfile
 from portkit.apply import diff
 from portkit.cache import Cache
-from portkit.conflictfile import Labels, Marked, leftovers, mark
-from portkit.decision import Conflict, Region
+from portkit.conflictfile import Labels, Marked, mark
+from portkit.decision import Conflict
 from portkit.errors import BadFile, BadInput
 from portkit.finder import Library
 from portkit.model import Events, Patch, Pin, silent
@@ -25,6 +25,8 @@ from portkit.patchfile import SERIES_FOLDER
 from portkit.rebase import Carried, NewFile, Snapshot, carry_series, patches_of
 from portkit.resolutions import SUFFIX, Resolution, Resolutions, resolution
 from portkit.series import Series
+from portkit.session import WORK_FOLDER
+from portkit.sides import Text
 from portkit.upstream import Source, obtain, released_tags, tags_between
 
 RESOLUTIONS_FOLDER = f"{SERIES_FOLDER}/resolutions"
@@ -56,7 +58,8 @@ class Answers:
 class Plan:
     """What the ladder decided; `marked` are the conflicts as files, `homeless` those without one.
 
-    `seconds` is the time of the carrying stage, sources at hand.
+    `owners` are the patches whose conflicts each of the marked files holds; `seconds` is the time
+    of the carrying stage, sources at hand.
     """
 
     start: Start
@@ -64,6 +67,7 @@ class Plan:
     snapshots: tuple[Snapshot, ...]
     carried: Carried
     marked: dict[str, Marked]
+    owners: dict[str, tuple[str, ...]]
     homeless: tuple[tuple[Patch, Conflict], ...]
     seconds: float
 
@@ -133,8 +137,13 @@ def plan(
     seconds = time.perf_counter() - begun
     library = Library(store, snapshots[-1].tag, snapshots[-1].files)
     placed, homeless = _homes(carried, answers.moved or {}, library)
+    owners: dict[str, tuple[str, ...]] = {}
+    for patch, conflict in placed:
+        path = conflict.region.path
+        if path is not None:
+            owners[path] = tuple(dict.fromkeys((*owners.get(path, ()), patch.name)))
     marked = _mark(carried, placed, library, start.pin.tag)
-    return Plan(start, sources, snapshots, carried, marked, homeless, seconds)
+    return Plan(start, sources, snapshots, carried, marked, owners, homeless, seconds)
 
 
 def _homes(
@@ -149,6 +158,11 @@ def _homes(
             homeless.append((patch, conflict))
         elif conflict.region.path is not None:
             placed.append((patch, conflict))
+        elif path not in library.files:
+            raise BadInput(
+                f"there is no file {path} in {library.tag}",
+                hint=f"--move {patch.name} FILE takes a path of upstream's source",
+            )
         else:
             end = len(library.text(path).lines)
             region = replace(conflict.region, path=path, start=end, end=end)
@@ -182,12 +196,13 @@ class Result:
 def finish(plan: Plan, edited: Mapping[str, bytes], *, cache: Cache) -> Result:
     """The new series, pin and documents, from the plan and the files a person edited.
 
-    Raises `BadFile` for an edited file that still holds a marker or does not parse.
+    Raises `BadFile` for an edited file that does not parse.
     """
-    for path, data in edited.items():
-        _check_edited(path, data)
     store = cache.store
-    carried = _with_edits(plan, edited, Library(store, plan.target.tag, plan.target.files))
+    library = Library(store, plan.target.tag, plan.target.files)
+    for path, data in edited.items():
+        _check_edited(library.text(path), data)
+    carried = _with_edits(plan, edited, library)
     patches = patches_of(carried, plan.start.patches)
     recorded = _recorded(plan, edited)
     source = plan.sources[-1]
@@ -211,45 +226,41 @@ def finish(plan: Plan, edited: Mapping[str, bytes], *, cache: Cache) -> Result:
     return Result(files, pin, series, recorded)
 
 
-def _check_edited(path: str, data: bytes) -> None:
-    left = leftovers(data)
-    if left:
-        raise BadFile(path, left[0], "a conflict marker is left", hint="settle it, then --continue")
-    fault = soundness.python_fault(path, data)
+def _check_edited(theirs: Text, data: bytes) -> None:
+    fault = soundness.python_fault(theirs.path, data) or soundness.cmake_fault(theirs, data)
     if fault is not None:
-        raise BadFile(path, fault[0], f"does not parse: {fault[1]}", hint="then --continue again")
+        line, reason = fault
+        where = f"{WORK_FOLDER}/{theirs.path}"
+        raise BadFile(where, line or None, reason, hint="correct it, then --continue")
 
 
 def _with_edits(plan: Plan, edited: Mapping[str, bytes], library: Library) -> Carried:
     """The carried series with what a person made of the files that held conflicts."""
     files = dict(plan.carried.files)
-    owners = {c.region.path: patch.name for patch, c in plan.carried.conflicts}
     for path, data in edited.items():
         theirs = library.text(path)
         edits = tuple(diff(theirs.data, data))
-        names = files[path].owners if path in files else (owners.get(path) or _first(plan, path),)
-        files.pop(path, None)
+        known = files.pop(path, None)
         if edits:
-            files[path] = NewFile(path, theirs, edits, tuple(names))
+            owners = known.owners if known is not None else plan.owners[path]
+            files[path] = NewFile(path, theirs, edits, owners)
     return replace(plan.carried, files=files)
 
 
-def _first(plan: Plan, path: str) -> str:
-    """The patch whose piece a person moved to `path`."""
-    regions: Iterable[Region] = plan.marked[path].regions
-    wanted = {region.ours for region in regions}
-    return next(p.name for p, c in plan.carried.conflicts if c.region.ours in wanted)
-
-
 def _recorded(plan: Plan, edited: Mapping[str, bytes]) -> tuple[Resolution, ...]:
-    """The answers worth keeping: one for each conflict that can be told from its surroundings."""
+    """The answers worth keeping: one for each conflict that can be told from its surroundings.
+
+    Only those of a conflict as the ladder stated it, at its place: it never asks for two that were
+    joined, and where a person put code that moved answers nothing about where it was.
+    """
     old, new = plan.snapshots[0].tag, plan.target.tag
+    stated = {conflict.region for _, conflict in plan.carried.conflicts}
     found: list[Resolution] = []
     for path, data in edited.items():
         marked = plan.marked[path]
         settled = marked.settled(data)
         for region, lines in zip(marked.regions, settled or (), strict=False):
-            if region.base or region.theirs:
+            if region in stated and region.end > 0 and (region.base or region.theirs):
                 said = f"{old} to {new} in {path}"
                 found.append(resolution(region.base, region.ours, region.theirs, lines, said))
     return tuple(found)

@@ -12,6 +12,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -109,8 +110,9 @@ def _environment() -> Environment:
 # small parts
 
 
-def _anchor(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+def _anchor(name: str, *more: object) -> str:
+    """An id, and the fragment that links to it: no two names share one."""
+    return ":".join(quote(str(part), safe="/") for part in (name, *more))
 
 
 def _badges(patch: PatchReport) -> Iterator[tuple[str, str]]:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from portkit import durable
 from portkit.errors import BadInput, IntegrityError
 from portkit.journal import STATE_FOLDER
+from portkit.managed import bytes_of, digest_of
 from portkit.tree import long_path
 
 WORK_FOLDER = "work/refresh"
@@ -27,12 +30,14 @@ class State(BaseModel):
     """What was asked of a waiting refresh and what a person has answered so far.
 
     `fingerprint` is that of the series at the start; `written` maps the path of each file left to
-    edit to the sha256 it was written with.
+    edit to the sha256 of each version that was written of it, the current one last.  `waiting`
+    are the patches with a conflict, `homeless` those of them without a file, `drops` the patches
+    that lose a piece: what --status says, and what an answer can be about.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: int = 1
+    version: Literal[1] = 1
     started: str
     from_tag: str
     tags: tuple[str, ...]
@@ -41,11 +46,19 @@ class State(BaseModel):
     drops_accepted: bool = False
     skipped: tuple[str, ...] = ()
     moved: dict[str, str] = {}
-    written: dict[str, str] = {}
+    written: dict[str, tuple[str, ...]] = {}
+    waiting: tuple[str, ...] = ()
+    homeless: tuple[str, ...] = ()
+    drops: tuple[str, ...] = ()
 
     @property
     def to_tag(self) -> str:
         return self.tags[-1]
+
+    @property
+    def message(self) -> str:
+        """What the journal calls the step that ends this refresh."""
+        return f"carry the series from {self.from_tag} to {self.to_tag}"
 
 
 def now() -> str:
@@ -81,51 +94,58 @@ class Session:
         return state
 
     def save(self, state: State, files: Mapping[str, bytes], settled: Collection[str]) -> State:
-        """Leave `files` to edit and record them; those a person has `settled` stay as they are."""
-        written = {p: d for p, d in state.written.items() if p in files}
+        """Leave `files` to edit and record them; those a person has `settled` stay as they are.
+
+        Raises `BadInput`, and changes nothing, where a file would be written over edits.  Killed
+        in between, the state knows the files that are not there yet: the next call writes them.
+        """
+        written: dict[str, tuple[str, ...]] = {}
+        pending: dict[str, bytes | None] = dict.fromkeys(state.written.keys() - files.keys())
         for path, data in files.items():
+            known = state.written.get(path, ())
             digest = sha256(data).hexdigest()
-            there = (self.work / path).exists()
-            if path in settled or (written.get(path) == digest and there):
-                continue
-            self._refuse_edited(state, path)
-            (self.work / path).parent.mkdir(parents=True, exist_ok=True)
-            durable.write(self.work / path, data)
-            written[path] = digest
-        for path in state.written.keys() - files.keys():
-            self._refuse_edited(state, path)
-            (self.work / path).unlink(missing_ok=True)
+            written[path] = (*(d for d in known if d != digest), digest)
+            begun = known[-1:] == (digest,) and self.edited(state, path)
+            if path not in settled and not begun and digest_of(self.work / path) != digest:
+                pending[path] = data
+        for path in pending:
+            if self.edited(state, path):
+                raise BadInput(
+                    f"{WORK_FOLDER}/{path} was edited, and would be written anew",
+                    hint="save your edits elsewhere and delete the file first",
+                )
         state = state.model_copy(update={"written": written})
-        self._state.parent.mkdir(exist_ok=True)
-        staged = self._state.with_suffix(".new")
-        durable.write(staged, state.model_dump_json(indent=2).encode() + b"\n")
-        durable.replace(staged, self._state)
+        _write(self._state, state.model_dump_json(indent=2).encode() + b"\n")
+        for path, new in pending.items():
+            if new is None:
+                durable.remove(self.work / path)
+            else:
+                _write(self.work / path, new)
         return state
 
-    def read(self, path: str) -> bytes:
-        """The file a person was asked to edit, as it is now."""
-        try:
-            return (self.work / path).read_bytes()
-        except FileNotFoundError:
-            raise BadInput(
-                f"{WORK_FOLDER}/{path} is missing",
-                hint="restore it, or give the patch up with --skip",
-            ) from None
+    def read(self, path: str) -> bytes | None:
+        """The file a person was asked to edit, as it is now; None when it is not there."""
+        return bytes_of(self.work / path)
 
     def edited(self, state: State, path: str) -> bool:
-        """Whether the file differs from what was written for the person."""
-        file = self.work / path
-        known = state.written.get(path)
-        return file.exists() and known != sha256(file.read_bytes()).hexdigest()
+        """Whether the file is there and none of the versions written for the person."""
+        digest = digest_of(self.work / path)
+        return digest is not None and digest not in state.written.get(path, ())
 
     def end(self) -> None:
         """Forget the refresh and its files."""
-        self._state.unlink(missing_ok=True)
+        durable.remove(self._state)
         shutil.rmtree(self.work, ignore_errors=True)
 
-    def _refuse_edited(self, state: State, path: str) -> None:
-        if self.edited(state, path):
-            raise BadInput(
-                f"{WORK_FOLDER}/{path} was edited, and would be written anew",
-                hint="save your edits elsewhere and delete the file first",
-            )
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f"{path.name}.new")
+    try:
+        durable.write(staged, data)
+        durable.replace(staged, path)
+    except OSError:
+        with suppress(OSError):
+            staged.unlink(missing_ok=True)
+        raise

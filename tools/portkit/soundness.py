@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from portkit import cmakefile
 from portkit.model import Edit
 from portkit.sides import Text
 from portkit.syntax import Language, language_of
@@ -57,3 +58,12 @@ def python_fault(path: str, data: bytes) -> tuple[int, str] | None:
     except ValueError as error:
         return 0, str(error)
     return None
+
+
+def cmake_fault(theirs: Text, data: bytes) -> tuple[int, str] | None:
+    """The line and message of what keeps an edited CMake file from parsing as `theirs` does."""
+    if theirs.language is not Language.CMAKE:
+        return None
+    if Text(theirs.path, data).outline.errors <= theirs.outline.errors:
+        return None
+    return cmakefile.first_error(data), "does not parse as CMake from here on"

@@ -16,7 +16,7 @@ document.querySelector("[data-toggle]").addEventListener("click", (event) => {
   event.target.textContent = open ? "Close all" : "Open all";
 });
 function openTarget() {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const target = document.getElementById(location.hash.slice(1));
   for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
   if (target) target.scrollIntoView();
 }
