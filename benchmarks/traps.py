@@ -404,6 +404,26 @@ _trap(
     None,
 )
 
+_pair = dedent("""\
+    void flush(Queue& queue) {
+      queue.close();
+      sync(queue);
+      sync(queue);
+      queue.open();
+    }
+""")
+_theirs = put(_pair, "  sync(queue);\n", "")
+_trap(
+    "between two equal lines, one deleted",
+    "the insertion stood between them, nobody can tell on which side of the last one it belongs",
+    Expect.NOT_CARRIED,
+    "csrc/flush.cpp",
+    _pair,
+    put(_pair, "  sync(queue);\n", "  sync(queue);\n  mark(queue);\n"),
+    _theirs,
+    None,
+)
+
 _branch = dedent("""\
     void dispatch(const Args& args, bool fast) {
       if (fast) {

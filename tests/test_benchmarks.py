@@ -89,7 +89,7 @@ def test_an_opinion_holds_only_where_the_surroundings_are_the_same_and_unique(ob
     assert far.key == far_too.key
     assert near.key != near_too.key, "one of the ten lines above is another"
     assert far.key != replace(far, edit=replace(far.edit, lines=(b"other\n",))).key
-    twice = replace(far.theirs, data=far.theirs.data * 2)
+    twice = replace(far.theirs, data=far.theirs.data * 3)
     one, other = Place("v1.1.0", twice, far.edit), Place("v1.2.0", twice, far.edit)
     assert one.key != other.key, "the lines occur twice, so each tag is asked anew"
 

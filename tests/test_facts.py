@@ -47,7 +47,7 @@ def named(found: tuple[Fact, ...], name: str) -> list[tuple[str | None, str | No
 PROJECT = '[build-system]\nrequires = ["torch == {0}"]\n[project]\nrequires-python = ">={1}"\n'
 
 
-def test_versions_from_every_file(compare: Callable[[Files, Files], Facts]):
+def test_versions_from_every_file(compare: Callable[[Files, Files], Facts]) -> None:
     old = {
         "pyproject.toml": PROJECT.format("2.9.1", "3.10"),
         "requirements/cuda.txt": "torch==2.9.1\ntorchaudio==2.9.1\n",
@@ -69,7 +69,7 @@ def test_versions_from_every_file(compare: Callable[[Files, Files], Facts]):
     assert found["Rust toolchain"] == (None, "1.95")
 
 
-def test_what_cannot_be_found_is_unknown(compare: Callable[[Files, Files], Facts]):
+def test_what_cannot_be_found_is_unknown(compare: Callable[[Files, Files], Facts]) -> None:
     broken = {"pyproject.toml": "[build-system\n", CMAKE: "set(CMAKE_CXX_STANDARD ${SOME})\n"}
     found = {fact.name: (fact.old, fact.new) for fact in compare({}, broken).versions}
     for name in ("torch", "torch, to build with", "Python", "C++ standard"):
@@ -98,7 +98,7 @@ endif()
 """
 
 
-def test_lists_are_compared_toolkit_by_toolkit_where_tags_draw_the_line_elsewhere():
+def test_lists_are_compared_toolkit_by_toolkit_where_tags_draw_the_line_elsewhere() -> None:
     old = SUPPORTED.format(split="13.0", above="7.5;8.0", below="7.0;7.5")
     new = SUPPORTED.format(split="13.4", above="7.5;8.0;10.7", below="7.0;7.5")
     assert rows(old, new) == [
@@ -108,7 +108,7 @@ def test_lists_are_compared_toolkit_by_toolkit_where_tags_draw_the_line_elsewher
     ]
 
 
-def test_a_group_has_the_name_upstream_gives_it_when_it_builds_it():
+def test_a_group_has_the_name_upstream_gives_it_when_it_builds_it() -> None:
     text = """
     cuda_archs_loose_intersection(SCALED_MM_ARCHS "9.0a;" "${CUDA_ARCHS}")
     if(${CMAKE_CUDA_COMPILER_VERSION} VERSION_GREATER_EQUAL 12.0 AND SCALED_MM_ARCHS)
@@ -128,7 +128,7 @@ def test_a_group_has_the_name_upstream_gives_it_when_it_builds_it():
     ]
 
 
-def test_a_list_put_together_by_appending_is_followed():
+def test_a_list_put_together_by_appending_is_followed() -> None:
     text = """
     set(SUPPORT_ARCHS)
     if(${CMAKE_CUDA_COMPILER_VERSION} VERSION_GREATER 12.8)
@@ -146,7 +146,9 @@ def test_a_list_put_together_by_appending_is_followed():
     ]
 
 
-def test_a_list_that_is_not_spelled_out_is_unknown(compare: Callable[[Files, Files], Facts]):
+def test_a_list_that_is_not_spelled_out_is_unknown(
+    compare: Callable[[Files, Files], Facts],
+) -> None:
     text = """
     cuda_archs_loose_intersection(A_ARCHS "${ELSEWHERE}" "${CUDA_ARCHS}")
     cuda_archs_sm90plus(B_ARCHS "${CUDA_ARCHS}")
@@ -157,7 +159,7 @@ def test_a_list_that_is_not_spelled_out_is_unknown(compare: Callable[[Files, Fil
     assert named(found, "B_ARCHS") == [(None, "by cuda_archs_sm90plus", "")]
 
 
-def test_the_other_branch_of_a_compound_condition_says_nothing():
+def test_the_other_branch_of_a_compound_condition_says_nothing() -> None:
     text = """
     if(FANCY AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
     else()
@@ -170,7 +172,7 @@ def test_the_other_branch_of_a_compound_condition_says_nothing():
 # third-party sources
 
 
-def test_third_party_revisions(compare: Callable[[Files, Files], Facts]):
+def test_third_party_revisions(compare: Callable[[Files, Files], Facts]) -> None:
     fetch = "FetchContent_Declare({0} GIT_REPOSITORY {1} GIT_TAG {2} GIT_PROGRESS TRUE)\n"
     old = {
         CMAKE: 'set(REVISION "v4.2.1")\n'
@@ -200,7 +202,7 @@ def test_third_party_revisions(compare: Callable[[Files, Files], Facts]):
 # sources
 
 
-def test_compiled_sources_that_come_go_and_move(compare: Callable[[Files, Files], Facts]):
+def test_compiled_sources_that_come_go_and_move(compare: Callable[[Files, Files], Facts]) -> None:
     old_list = 'set(S "csrc/a/same.cu" "csrc/a/moved.cu" "csrc/gone.cpp" "csrc/gen/sm80_*.cu")\n'
     new_list = (
         'set(S "csrc/a/same.cu" "csrc/b/moved.cu" "${CMAKE_CURRENT_SOURCE_DIR}/csrc/new.cu")\n'
@@ -234,7 +236,7 @@ def changes(old: Files, new: Files) -> list[tuple[str, str, str, str]]:
     return [(c.kind, c.name, c.old_file, c.file) for c in found]
 
 
-def test_requirement_lines_are_compared_by_package():
+def test_requirement_lines_are_compared_by_package() -> None:
     cuda = "requirements/cuda.txt"
     old = {cuda: "-r common.txt\nTorch == 2.9.1  # pinned\nray>=2.48\nnumba==0.61\n"}
     new = {cuda: "-r common.txt\nnumba == 0.61\ntorch==2.10.0\nflash_infer==1; sys_platform=='x'\n"}
@@ -245,14 +247,14 @@ def test_requirement_lines_are_compared_by_package():
     ]
 
 
-def test_a_package_that_went_to_another_file_moved():
+def test_a_package_that_went_to_another_file_moved() -> None:
     one, other = "requirements/cuda.txt", "requirements/common.txt"
     assert changes({one: "numba==1\n", other: "six\n"}, {one: "", other: "six\nnumba==1\n"}) == [
         ("moved", "numba", one, other)
     ]
 
 
-def test_a_renamed_file_is_compared_with_what_it_was():
+def test_a_renamed_file_is_compared_with_what_it_was() -> None:
     old = {
         "requirements/build.txt": "cmake\nninja\ntorch==1\n",
         "requirements/test.txt": "pytest\n",
@@ -266,7 +268,7 @@ def test_a_renamed_file_is_compared_with_what_it_was():
     ]
 
 
-def test_lines_that_are_no_requirements_stand_for_themselves():
+def test_lines_that_are_no_requirements_stand_for_themselves() -> None:
     old = {"requirements/x.txt": "--extra-index-url https://a\nnot a requirement!\n"}
     new = {"requirements/x.txt": "--extra-index-url https://b\nnot a requirement!\n"}
     assert [(kind, name) for kind, name, _, _ in changes(old, new)] == [
@@ -275,7 +277,7 @@ def test_lines_that_are_no_requirements_stand_for_themselves():
     ]
 
 
-def test_files_that_a_resolver_wrote_are_left_out(compare: Callable[[Files, Files], Facts]):
+def test_files_that_a_resolver_wrote_are_left_out(compare: Callable[[Files, Files], Facts]) -> None:
     lock = "requirements/test.txt"
     head = "# This file was autogenerated by uv via the following command:\n"
     found = compare({lock: head + "a==1\n"}, {lock: head + "a==2\n"})
@@ -286,7 +288,7 @@ def test_files_that_a_resolver_wrote_are_left_out(compare: Callable[[Files, File
 # reading CMake
 
 
-def test_conditions_of_every_branch():
+def test_conditions_of_every_branch() -> None:
     text = (
         b"if(A)\n x(1)\nelseif(B)\n x(2)\nelse()\n foreach(i IN c)\n  x(3)\n endforeach()\nendif()"
     )
@@ -298,7 +300,7 @@ def test_conditions_of_every_branch():
     }
 
 
-def test_arguments_lose_their_quotes_and_comments():
+def test_arguments_lose_their_quotes_and_comments() -> None:
     text = (
         b'SET(X "a;b" # c\n  [==[raw ] text]==] ${Y}/z)\nfunction(f)\n set(X inside)\nendfunction()'
     )
@@ -308,7 +310,7 @@ def test_arguments_lose_their_quotes_and_comments():
 
 
 @given(st.binary(max_size=200) | st.text('if(else)$"{} set\n[', max_size=80).map(str.encode))
-def test_any_bytes_can_be_read(data: bytes):
+def test_any_bytes_can_be_read(data: bytes) -> None:
     arch_lists(commands(data))
 
 
@@ -316,17 +318,13 @@ def test_any_bytes_can_be_read(data: bytes):
 
 
 @pytest.mark.parametrize(
-    ("tag", "torch", "cxx", "cutlass"),
-    [("v0.17.1", "2.10.0", "17", "v4.2.1"), ("v0.33.0", "2.14.0", "20", "v4.7.1")],
+    ("tag", "expected"),
+    [("v0.17.1", ("2.10.0", "17", "v4.2.1")), ("v0.33.0", ("2.14.0", "20", "v4.7.1"))],
 )
 def test_facts_of_real_releases(
-    store: Store,
-    obtain_tag: Callable[[str], Source],
-    tag: str,
-    torch: str,
-    cxx: str,
-    cutlass: str,
-):
+    store: Store, obtain_tag: Callable[[str], Source], tag: str, expected: tuple[str, str, str]
+) -> None:
+    torch, cxx, cutlass = expected
     old, new = (Snapshot.of(store, name, obtain_tag(name).tree) for name in ("v0.14.1", tag))
     found = facts(store, old, new)
     versions = {fact.name: (fact.old, fact.new) for fact in found.versions}

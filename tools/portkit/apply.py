@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ __all__ = [
     "DoesNotApply",
     "apply_change",
     "apply_edits",
+    "blocks_of",
     "change_between",
     "diff",
     "diffs",
@@ -136,33 +137,38 @@ def _reverse_hunk(hunk: Hunk) -> Hunk:
 
 def edits_of(change: FileChange) -> list[Edit]:
     """One edit of the old file per run of removed and added lines."""
+    return [block for hunk in change.hunks for block in blocks_of(hunk)]
+
+
+def blocks_of(hunk: Hunk) -> tuple[Edit, ...]:
+    """The edits of one hunk."""
     edits: list[Edit] = []
-    for hunk in change.hunks:
-        at = start = hunk.old_index
-        added: list[bytes] = []
-        for line in (*hunk.lines, b" "):
-            kind = line[:1]
-            if kind == b"+":
-                added.append(line[1:])
-            elif kind == b"-":
-                at += 1
-            else:
-                if added or at > start:
-                    edits.append(Edit(start, at, tuple(added)))
-                added = []
-                at = start = at + 1
-    return edits
+    at = start = hunk.old_index
+    added: list[bytes] = []
+    for line in (*hunk.lines, b" "):
+        kind = line[:1]
+        if kind == b"+":
+            added.append(line[1:])
+        elif kind == b"-":
+            at += 1
+        else:
+            if added or at > start:
+                edits.append(Edit(start, at, tuple(added)))
+            added = []
+            at = start = at + 1
+    return tuple(edits)
 
 
-def apply_edits(base_lines: Sequence[bytes], edits: Sequence[Edit]) -> list[bytes]:
-    """`base_lines` with `edits`, which are in order and do not overlap."""
+def apply_edits(
+    base_lines: Sequence[bytes], edits: Iterable[Edit], start: int = 0, end: int | None = None
+) -> list[bytes]:
+    """Lines [start, end) with `edits`, which lie within, are in order and do not overlap."""
     result: list[bytes] = []
-    done = 0
     for edit in edits:
-        result += base_lines[done : edit.start]
+        result += base_lines[start : edit.start]
         result += edit.lines
-        done = edit.end
-    result += base_lines[done:]
+        start = edit.end
+    result += base_lines[start:end]
     return result
 
 

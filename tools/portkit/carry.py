@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from portkit import blend, gone, landing, rungs
+from portkit.apply import blocks_of
 from portkit.decision import Conflict, HunkResult, Landed, Outcome, Region, Rung
 from portkit.finder import Finder, searchable
 from portkit.landing import Neighbours
 from portkit.model import Edit, Hunk
 from portkit.resolutions import Resolutions
-from portkit.rungs import Group, Pair, blocks_of, surely_there
+from portkit.rungs import Group, Pair, surely_there
 from portkit.sides import Change, Text
 
 UNCHANGED = "the file did not change"

@@ -29,7 +29,7 @@ _CLASSES = (
 
 def colours(path: str | None, lines: Sequence[str]) -> list[Runs]:
     """The coloured runs of each line; none at all for a language that is not known."""
-    text = "\n".join(lines)
+    text = "".join(f"{line}\n" for line in lines)  # lexers want every line ended
     lexer = _lexer(path or "")
     tokens = list(lexer.get_tokens(text))
     if "".join(value for _, value in tokens) != text:
@@ -45,7 +45,7 @@ def colours(path: str | None, lines: Sequence[str]) -> list[Runs]:
             if piece and name:
                 found[-1].append((at, at + len(piece), name))
             at += len(piece)
-    return [tuple(runs) for runs in found] if lines else []
+    return [tuple(runs) for runs in found[: len(lines)]]
 
 
 def pieces(text: str, runs: Runs, marks: Sequence[tuple[int, int]]) -> Iterator[tuple[str, str]]:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
+from portkit.apply import blocks_of
 from portkit.carry import UNCHANGED, Unit
 from portkit.decision import Conflict, HunkResult, Landed, Region, Rung
 from portkit.finder import Library
 from portkit.model import Edit
 from portkit.ort import Witness
-from portkit.rungs import blocks_of
 from portkit.sides import Text
 from portkit.soundness import unsound
 

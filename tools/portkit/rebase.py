@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from portkit import gone, ort
-from portkit.apply import hunks_from_edits
+from portkit.apply import blocks_of, hunks_from_edits
 from portkit.carry import UNCHANGED, Unit, carry, carry_orphan
 from portkit.compose import NewFile, Placed, compose
 from portkit.decision import (
@@ -31,7 +31,7 @@ from portkit.git import Store, TreeEntry
 from portkit.model import Edit, Event, Events, FileChange, Hunk, Patch, silent
 from portkit.patchfile import canonical_change
 from portkit.resolutions import Resolutions
-from portkit.rungs import Pair, blocks_of
+from portkit.rungs import Pair
 from portkit.series import name_for
 from portkit.sides import Text
 from portkit.syntax import language_of

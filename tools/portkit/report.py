@@ -11,6 +11,7 @@ from difflib import SequenceMatcher, unified_diff
 from itertools import chain, takewhile
 
 from portkit import header
+from portkit.apply import blocks_of
 from portkit.decision import Conflict, HunkResult, Landed, Rung
 from portkit.facts import Facts
 from portkit.model import Edit, Hunk, Pin
@@ -35,7 +36,6 @@ from portkit.report_model import (
     shown_lines,
     to_json,
 )
-from portkit.rungs import blocks_of
 
 __all__ = ["Report", "Run", "build", "html", "markdown", "to_json"]
 

@@ -18,6 +18,7 @@ from portkit.report_text import brief, count, sentence, step_lines, totals_line
 from portkit.requirements import RequirementChange
 
 _MOST = 60_000  # characters; hosts of pull requests cut a body at 65,536
+_MOST_NAMED = 20  # of the parts left out
 _MOST_LINES = 60  # of one side or diff
 _SPECIAL = re.compile(r"[\\*_<>\[\]|~&#]")
 
@@ -35,8 +36,9 @@ def markdown(report: Report) -> str:
         budget -= len(text)
         parts.append(text)
     if left_out:
-        names = "; ".join(left_out)
-        parts.append(f"Left out to fit a pull request, see the HTML report: {names}.\n")
+        named, more = left_out[:_MOST_NAMED], len(left_out) - _MOST_NAMED
+        named += [f"and {more} more"] if more > 0 else []
+        parts.append(f"Left out to fit a pull request, see the HTML report: {'; '.join(named)}.\n")
     return "\n".join(parts)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from portkit.apply import apply_edits, blocks_of
 from portkit.git import Store
 from portkit.landing import as_many_places, only_place
 from portkit.model import Edit, Hunk
@@ -54,43 +55,9 @@ class Group:
         region = self.region
         return (
             pair.base.lines[region.base_start : region.base_end],
-            changed(pair.base.lines, self.blocks, region.base_start, region.base_end),
+            tuple(apply_edits(pair.base.lines, self.blocks, region.base_start, region.base_end)),
             pair.theirs.lines[region.start : region.end],
         )
-
-
-def changed(lines: Lines, edits: Sequence[Edit], start: int, end: int) -> Lines:
-    """Lines [start, end) with `edits`, which lie within, made."""
-    made: list[bytes] = []
-    for edit in edits:
-        made += lines[start : edit.start]
-        made += edit.lines
-        start = edit.end
-    return (*made, *lines[start:end])
-
-
-def blocks_of(hunk: Hunk) -> tuple[Edit, ...]:
-    """Each run of removed and added lines of a hunk as an edit of the old file."""
-    blocks: list[Edit] = []
-    number = start = hunk.old_index
-    added: list[bytes] = []
-
-    def close() -> None:
-        if added or number > start:
-            blocks.append(Edit(start, number, tuple(added)))
-            added.clear()
-
-    for line in hunk.lines:
-        if line[:1] == b" ":
-            close()
-            number += 1
-            start = number
-        elif line[:1] == b"-":
-            number += 1
-        else:
-            added.append(line[1:])
-    close()
-    return tuple(blocks)
 
 
 def shifted(edits: Sequence[Edit], by: int) -> tuple[Edit, ...]:

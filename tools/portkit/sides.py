@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from portkit import model
+from portkit.apply import apply_edits
 from portkit.git import Store
 from portkit.model import Edit
 from portkit.syntax import Language, Outline, language_of
@@ -21,8 +23,8 @@ Lines = tuple[bytes, ...]
 
 
 def split_lines(data: bytes) -> Lines:
-    """Split on `b"\\n"` only, keeping it: a form feed or a lone CR is part of a line."""
-    return tuple(re.findall(rb"[^\n]*\n|[^\n]+", data))
+    """The lines of a file with their endings, as a value."""
+    return tuple(model.split_lines(data))
 
 
 def telling(line: bytes) -> bool:
@@ -81,14 +83,7 @@ class Text:
 
     def edited(self, edits: Iterable[Edit]) -> bytes:
         """The bytes with `edits` (ascending, not overlapping) made."""
-        pieces: list[bytes] = []
-        done = 0
-        for edit in edits:
-            pieces += self.lines[done : edit.start]
-            pieces += edit.lines
-            done = edit.end
-        pieces += self.lines[done:]
-        return b"".join(pieces)
+        return b"".join(apply_edits(self.lines, edits))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +20,10 @@ from portkit import console, git, porting, report
 from portkit.cache import Cache
 from portkit.conflictfile import leftovers
 from portkit.decision import Rung
-from portkit.errors import BadInput, Busy, Exit
+from portkit.errors import BadInput, Busy, Exit, IntegrityError
 from portkit.facts import facts
 from portkit.journal import Journal, fingerprint
+from portkit.managed import sentence_of
 from portkit.porting import Answers, Plan, Start
 from portkit.rebase import Story
 from portkit.report import Report
@@ -39,17 +40,18 @@ examples:
   tools/refresh.py --status                  what waits for you
   tools/refresh.py --continue                after editing the files in work/refresh/
 """
+_GO_ON = "then: tools/refresh.py --continue (or --skip PATCH, --abort)"
 
 
 def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
     """Run the command on the repository at `root` and give its exit code."""
     given = _parse(arguments)
     command = _Command(root, given)
-    if given.status:
-        return command.status()
-    with command.journal.lock() as recovered:
-        if recovered:
-            print(recovered, file=sys.stderr)
+    if given.status or given.dry_run:
+        console.settle(root)
+        return command.status() if given.status else command.start()
+    with console.repository(root):
+        command.forget_finished()
         if given.undo:
             return command.undo()
         if given.abort:
@@ -87,6 +89,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     if (given.step or given.dry_run) and not given.to:
         parser.error("--step and --dry-run go with --to")
+    if given.report is not None and given.report.exists() and not given.report.is_dir():
+        raise BadInput(f"--report {given.report} is not a folder")
     return given
 
 
@@ -125,8 +129,7 @@ class _Command:
         start = porting.read(self.root)
         to_tag = self._target()
         if to_tag == start.pin.tag:
-            print(f"the series is at {to_tag} already")
-            return Exit.OK
+            return self._tell(f"the series is at {to_tag} already")
         tags = porting.route(
             start, to_tag, step=self.given.step, upstream=self.given.upstream, cache=self.cache
         )
@@ -142,54 +145,87 @@ class _Command:
 
     def go_on(self) -> int:
         state = self.session.required()
-        if fingerprint(self.root) != state.fingerprint:
+        found = fingerprint(self.root)
+        changed = {p for p, _ in found.items() ^ state.fingerprint.items()}
+        if changed:
             raise BadInput(
-                "patch_series/ or the pin changed since this refresh began",
-                hint="put them back, or --abort and start again",
+                f"{sentence_of(changed)} changed since this refresh began",
+                hint="put back what was there, or --abort and start again",
             )
         start = porting.read(self.root)
         if self.given.skip:
             names = [_find(start, text) for text in self.given.skip]
+            _refuse_idle(names, (*state.waiting, *state.skipped), "waits for an answer")
             skipped = tuple(dict.fromkeys((*state.skipped, *names)))
             state = state.model_copy(update={"skipped": skipped})
         if self.given.move:
             name, path = _find(start, self.given.move[0]), self.given.move[1]
-            moved = {**state.moved, name: path.replace("\\", "/")}
+            _refuse_idle([name], (*state.homeless, *state.moved), "is without a file")
+            moved = {**state.moved, name: path.replace("\\", "/").removeprefix("./")}
             state = state.model_copy(update={"moved": moved})
+        if self.given.upstream:
+            state = state.model_copy(update={"upstream": str(self.given.upstream.absolute())})
         accepted = state.drops_accepted or self.given.accept_drops
         return self._decide(start, state.model_copy(update={"drops_accepted": accepted}))
 
+    def forget_finished(self) -> None:
+        """Forget a refresh that was killed after its switch, before it could forget itself."""
+        try:
+            state = self.session.load()
+        except IntegrityError:
+            return  # the call itself says so
+        if state is None or fingerprint(self.root) == state.fingerprint:
+            return
+        done = [e for e in self.journal.log() if not e.undone][-1:]
+        if any(e.message == state.message and e.time >= state.started for e in done):
+            self.session.end()
+
     def abort(self) -> int:
-        state = self.session.load() if not self._unreadable() else None
+        try:
+            state = self.session.load()
+        except IntegrityError:
+            self.session.end()
+            return self._tell("the unreadable state of the refresh is removed")
         self.session.end()
         if state is None:
-            print("no refresh is under way")
-        else:
-            print(f"the refresh to {state.to_tag} is forgotten; the series is at {state.from_tag}")
-        return Exit.OK
+            return self._tell("no refresh is under way")
+        tag = porting.read(self.root).pin.tag
+        return self._tell(f"the refresh to {state.to_tag} is forgotten; the series is at {tag}")
 
     def undo(self) -> int:
         if self.session.load() is not None:
             raise Busy("a refresh is under way", hint="--abort it first")
-        entry = self.journal.undo()
-        print(f"undone: {entry.message}")
-        return Exit.OK
+        return self._tell(f"undone: {self.journal.undo().message}")
 
     def status(self) -> int:
         state = self.session.load()
         if self.given.json:
             waiting = None if state is None else self._status(state)
-            console.print_json("refresh", {"waiting": waiting})
-            return Exit.OK if state is None else Exit.WAITING
+            code = Exit.OK if state is None else Exit.WAITING
+            console.print_json("refresh", {"exit": int(code), "waiting": waiting})
+            return code
         if state is None:
             print(f"no refresh is under way; the series is at {porting.read(self.root).pin.tag}")
             return Exit.OK
         print(f"carrying {state.from_tag} to {state.to_tag}, since {state.started}")
         for path in state.written:
-            print(f"  {self._state_of(state, path):>8}  {WORK_FOLDER}/{path}")
+            print(f"  {self._state_of(path):<9} {self._place(path)}")
+        for name in state.homeless:
+            print(f"  {'homeless':<9} {name}: --move {name} FILE, or --skip {name}")
+        for name in state.drops:
+            how = "accepted" if state.drops_accepted else "confirm with --accept-drops"
+            print(f"  {'drop':<9} {name}: {how}")
         for name in state.skipped:
-            print(f"  {'skipped':>8}  {name}")
+            print(f"  {'skipped':<9} {name}")
+        print(_GO_ON)
         return Exit.WAITING
+
+    def _tell(self, sentence: str) -> int:
+        if self.given.json:
+            console.print_json("refresh", {"exit": int(Exit.OK), "message": sentence})
+        else:
+            print(sentence)
+        return Exit.OK
 
     # deciding
 
@@ -207,24 +243,22 @@ class _Command:
                 start, state.tags, answers, upstream=upstream, cache=self.cache, events=events
             )
         edited = self._edited(plan, state)
-        open_files = sorted(plan.marked.keys() - edited.keys())
-        waits = bool(open_files or plan.homeless)
+        waits = bool(plan.marked.keys() - edited.keys() or plan.homeless)
         if plan.drops and not state.drops_accepted and not waits and self._confirmed(plan):
             state = state.model_copy(update={"drops_accepted": True})
         waits = waits or bool(plan.drops and not state.drops_accepted)
         made = self._report(plan, state)
         folder = self._write_report(made, state)
         if self.given.dry_run:
-            said: tuple[str, ...] = ("nothing was written",)
+            said: tuple[str, ...] = (f"nothing was written{' but the report' if folder else ''}",)
             return self._end(_Outcome(plan, made, folder, Exit(int(waits)), said))
         if waits:
             files = {path: marked.data for path, marked in plan.marked.items()}
-            state = self.session.save(state, files, edited.keys())
-            said = tuple(self._next_steps(plan, state, open_files))
+            state = self.session.save(_with_questions(state, plan), files, edited.keys())
+            said = tuple(self._next_steps(plan, state, edited.keys()))
             return self._end(_Outcome(plan, made, folder, Exit.WAITING, said))
         result = porting.finish(plan, edited, cache=self.cache)
-        message = f"carry the series from {state.from_tag} to {state.to_tag}"
-        self.journal.switch(result.files, message=message, expect=state.fingerprint)
+        self.journal.switch(result.files, message=state.message, expect=state.fingerprint)
         self.session.end()
         said = (f"the series is at {state.to_tag} now (--undo puts {state.from_tag} back)",)
         return self._end(_Outcome(plan, made, folder, Exit.OK, said))
@@ -234,9 +268,9 @@ class _Command:
         if self.given.to:
             return {}
         found: dict[str, bytes] = {}
-        for path in plan.marked.keys() & state.written.keys():
+        for path in sorted(plan.marked.keys() & state.written.keys()):
             data = self.session.read(path)
-            if not leftovers(data):
+            if data is not None and not plan.marked[path].unsettled(data):
                 found[path] = data
         return found
 
@@ -247,17 +281,26 @@ class _Command:
         for story in plan.carried.stories:
             for drop in story.drops:
                 print(f"  {story.patch.name}: {drop.why.value}: {drop.evidence}")
-        return input("drop these? [y/N] ").strip().lower() in {"y", "yes"}
+        try:
+            return input("drop these? [y/N] ").strip().lower() in {"y", "yes"}
+        except EOFError:
+            return False
 
-    def _next_steps(self, plan: Plan, state: State, open_files: Sequence[str]) -> list[str]:
-        said = [f"settle {WORK_FOLDER}/{path}" for path in open_files]
-        for patch, conflict in plan.homeless:
-            said.append(f"{patch.name}: {conflict.reason}")
-            said.append(f"  --move {patch.name} FILE to place it by hand, or --skip {patch.name}")
+    def _next_steps(self, plan: Plan, state: State, settled: Collection[str]) -> list[str]:
+        said = [
+            f"settle {self._place(path)}" for path in sorted(plan.marked) if path not in settled
+        ]
+        for name in state.homeless:
+            reasons = dict.fromkeys(c.reason for patch, c in plan.homeless if patch.name == name)
+            said.append(f"{name}: {'; '.join(reasons)}")
+            said.append(
+                f"  --move {name} FILE puts it into FILE to edit, --skip {name} gives it up"
+            )
         if plan.drops and not state.drops_accepted:
-            said.append(f"{len(plan.drops)} patches lose pieces: confirm with --accept-drops")
-        said.append("then: tools/refresh.py --continue (or --skip PATCH, --abort)")
-        return said
+            count = len(plan.drops)
+            lose = "1 patch loses a piece" if count == 1 else f"{count} patches lose pieces"
+            said.append(f"{lose}: confirm with --accept-drops")
+        return [*said, _GO_ON]
 
     # showing
 
@@ -314,27 +357,39 @@ class _Command:
         }
 
     def _status(self, state: State) -> dict[str, Any]:
-        files = {f"{WORK_FOLDER}/{p}": self._state_of(state, p) for p in state.written}
+        files = {f"{WORK_FOLDER}/{path}": self._state_of(path) for path in state.written}
         return {
             "from": state.from_tag,
             "tags": list(state.tags),
             "started": state.started,
             "files": files,
-            "skipped": list(state.skipped),
+            "conflicts": list(state.waiting),
+            "homeless": list(state.homeless),
+            "drops": list(state.drops),
             "drops_accepted": state.drops_accepted,
+            "skipped": list(state.skipped),
         }
 
-    def _state_of(self, state: State, path: str) -> str:
-        if not (self.session.work / path).exists():
+    def _state_of(self, path: str) -> str:
+        data = self.session.read(path)
+        if data is None:
             return "missing"
-        return "waiting" if leftovers(self.session.read(path)) else "settled"
+        return "waiting" if leftovers(data) else "settled"
 
-    def _unreadable(self) -> bool:
-        try:
-            self.session.load()
-        except Exception:
-            return True
-        return False
+    def _place(self, path: str) -> str:
+        """The file to edit, with the line of its first conflict."""
+        lines = leftovers(self.session.read(path) or b"")
+        return f"{WORK_FOLDER}/{path}" + (f":{lines[0]}" if lines else "")
+
+
+def _with_questions(state: State, plan: Plan) -> State:
+    """The state with what waits, so that --status knows it and answers can be checked."""
+    waiting = [patch.name for patch, _ in plan.carried.conflicts]
+    homeless = [patch.name for patch, _ in plan.homeless]
+    questions = {"waiting": waiting, "homeless": homeless, "drops": plan.drops}
+    return state.model_copy(
+        update={name: tuple(dict.fromkeys(found)) for name, found in questions.items()}
+    )
 
 
 def _find(start: Start, text: str) -> str:
@@ -344,6 +399,13 @@ def _find(start: Start, text: str) -> str:
         if wanted in {patch.name, patch.path, patch.name.removesuffix(".patch")}:
             return patch.name
     raise BadInput(f"there is no patch {text}", hint="patch_series/series lists them")
+
+
+def _refuse_idle(names: Sequence[str], known: Collection[str], what: str) -> None:
+    """Refuse an answer about a patch that asks nothing."""
+    for name in names:
+        if name not in known:
+            raise BadInput(f"nothing of {name} {what}", hint="see --status for what waits")
 
 
 def _summary(plan: Plan) -> list[str]:
@@ -358,7 +420,12 @@ def _summary(plan: Plan) -> list[str]:
         r.rung.value for s in plan.carried.stories for t in s.steps for r in t.results if r.rung
     }
     order = [rung for rung in (r.value for r in Rung) if rung in rungs]
-    return [f"{'carried':<9} {plain} patches whole ({', '.join(order)})", *lines]
+    how = f" ({', '.join(order)})" if order else ""
+    return [f"{'carried':<9} {_count(plain, 'patch', 'patches')} whole{how}", *lines]
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _said(story: Story) -> list[tuple[str, str]]:
