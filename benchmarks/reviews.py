@@ -10,22 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+
+import tomli
 
 from benchmarks.task import Attempt, HunkId, Landing, Task, Verdict
 from portkit.apply import diffs, hunks_from_edits
 from portkit.errors import BadFile
 from portkit.model import Edit, Hunk
 from portkit.sides import Text
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 REVIEWED = Path(__file__).with_name("reviewed.toml")
 AROUND = 10  # lines above and below an edit that must be the same
@@ -116,12 +112,12 @@ class Reviews:
         if not path.exists():
             return cls({})
         try:
-            entries = tomllib.loads(path.read_text("utf-8")).get("review", [])
+            entries = tomli.loads(path.read_text("utf-8")).get("review", [])
             reviews = [
                 Review(e["key"], e["shows"], Opinion(e["opinion"]), e.get("note", ""))
                 for e in entries
             ]
-        except (tomllib.TOMLDecodeError, KeyError, ValueError) as error:
+        except (tomli.TOMLDecodeError, KeyError, ValueError) as error:
             raise BadFile(path.name, None, f"not a list of reviews: {error}") from None
         return cls({review.key: review for review in reviews})
 

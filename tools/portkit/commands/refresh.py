@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -155,7 +155,7 @@ class _Command:
         start = porting.read(self.root)
         if self.given.skip:
             names = [_find(start, text) for text in self.given.skip]
-            _refuse_idle(names, (*state.waiting, *state.skipped), "waits for an answer")
+            _refuse_idle(names, (*state.waiting, *state.skipped), "is in conflict")
             skipped = tuple(dict.fromkeys((*state.skipped, *names)))
             state = state.model_copy(update={"skipped": skipped})
         if self.given.move:
@@ -209,7 +209,8 @@ class _Command:
             return Exit.OK
         print(f"carrying {state.from_tag} to {state.to_tag}, since {state.started}")
         for path in state.written:
-            print(f"  {self._state_of(path):<9} {self._place(path)}")
+            lines = leftovers(self.session.read(path) or b"")
+            print(f"  {self._state_of(path):<9} {_place(path, lines)}")
         for name in state.homeless:
             print(f"  {'homeless':<9} {name}: --move {name} FILE, or --skip {name}")
         for name in state.drops:
@@ -286,16 +287,15 @@ class _Command:
         except EOFError:
             return False
 
-    def _next_steps(self, plan: Plan, state: State, settled: Collection[str]) -> list[str]:
-        said = [
-            f"settle {self._place(path)}" for path in sorted(plan.marked) if path not in settled
-        ]
+    def _next_steps(self, plan: Plan, state: State, settled: Set[str]) -> list[str]:
+        said: list[str] = []
+        for path in sorted(plan.marked.keys() - settled):
+            lines = plan.marked[path].unsettled(self.session.read(path) or b"")
+            said.append(f"settle {_place(path, lines)}")
         for name in state.homeless:
             reasons = dict.fromkeys(c.reason for patch, c in plan.homeless if patch.name == name)
             said.append(f"{name}: {'; '.join(reasons)}")
-            said.append(
-                f"  --move {name} FILE puts it into FILE to edit, --skip {name} gives it up"
-            )
+            said.append(f"  --move {name} FILE puts it there to edit, --skip {name} gives it up")
         if plan.drops and not state.drops_accepted:
             count = len(plan.drops)
             lose = "1 patch loses a piece" if count == 1 else f"{count} patches lose pieces"
@@ -376,10 +376,10 @@ class _Command:
             return "missing"
         return "waiting" if leftovers(data) else "settled"
 
-    def _place(self, path: str) -> str:
-        """The file to edit, with the line of its first conflict."""
-        lines = leftovers(self.session.read(path) or b"")
-        return f"{WORK_FOLDER}/{path}" + (f":{lines[0]}" if lines else "")
+
+def _place(path: str, lines: Sequence[int]) -> str:
+    """The file to edit, with the line of its first conflict."""
+    return f"{WORK_FOLDER}/{path}" + (f":{lines[0]}" if lines else "")
 
 
 def _with_questions(state: State, plan: Plan) -> State:
