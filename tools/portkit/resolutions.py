@@ -80,7 +80,7 @@ def resolution(
 
 
 def _format(item: Resolution) -> bytes:
-    parts = [_MAGIC, b"recorded: " + item.recorded.encode() + b"\n"]
+    parts = [_MAGIC, b"recorded: " + item.recorded.encode("utf-8", "surrogateescape") + b"\n"]
     for name, lines in zip(_PARTS, (item.base, item.ours, item.theirs, item.lines), strict=True):
         data = b"".join(lines)
         # The count keeps every byte, also where a side ends without a newline.
@@ -106,7 +106,10 @@ def _parse(name: str, data: bytes) -> Resolution:
             raise BadFile(name, None, f"part {part.decode()!r} is cut short", hint=hint)
         rest = rest[size + 1 :]
     base, ours, theirs, settled = sides
-    found = resolution(base, ours, theirs, settled, head.removeprefix(b"recorded: ").decode())
+    if rest:
+        raise BadFile(name, None, "something follows its last part", hint=hint)
+    recorded = head.removeprefix(b"recorded: ").decode("utf-8", "surrogateescape")
+    found = resolution(base, ours, theirs, settled, recorded)
     if not name.endswith(found.key + SUFFIX):
         raise BadFile(name, None, "the content does not match the key in its name", hint=hint)
     return found
