@@ -73,6 +73,15 @@ class Finder:
         """The files that contain `needle`, in tree order."""
         return tuple(text.path for text in self._candidates if needle in text.data)
 
+    def gained(self, needle: bytes) -> tuple[str, ...]:
+        """The files that contain `needle` now and did not before."""
+        old = self._old
+        return tuple(
+            path
+            for path in self.containing(needle)
+            if path not in old.files or needle not in old.text(path).data
+        )
+
     def lost(self, needle: bytes) -> bool:
         """Whether fewer files contain `needle` than did: a copy was deleted, none moved.
 

@@ -99,22 +99,51 @@ def construct(pair: Pair, group: Group, finder: Finder) -> Dropped | None:
     replaces nothing: there, half of the lines that upstream deleted around it must be such.
     """
     base, _, theirs = group.sides(pair)
-    replaced = [
-        line
-        for block in group.blocks
-        for line in pair.base.lines[block.start : block.end]
-        if telling(line)
-    ]
+    replaced = _replaced(pair, group)
     around = set(replaced or [line for line in base if telling(line)])
     left = set(_IDENTIFIER.findall(pair.theirs.data))
     lost = {line: names for line in around if (names := set(_IDENTIFIER.findall(line)) - left)}
     needed = len(around) if replaced else (len(around) + 1) // 2
-    if not lost or len(lost) < needed or moved_to(pair, group, finder):
+    if not lost or len(lost) < needed:
+        return None
+    if moved_to(pair, group, finder) or _replaced_in(pair, group, finder):
         return None
     if any(_survives(line, theirs) for line in lost):
         return None
     said = _name(set().union(*lost.values()))
     return Dropped(Why.CONSTRUCT_GONE, f"{said} no longer occurs in {pair.theirs.path}")
+
+
+def _replaced(pair: Pair, group: Group) -> list[bytes]:
+    """The telling lines that the group's blocks replace."""
+    spans = (pair.base.lines[block.start : block.end] for block in group.blocks)
+    return [line for span in spans for line in span if telling(line)]
+
+
+def _replaced_in(pair: Pair, group: Group, finder: Finder) -> tuple[str, ...]:
+    """The other files to which upstream moved what the group replaces.
+
+    An import alone moves nowhere: the lines that used it tell where its code went.
+    """
+    for line in _replaced(pair, group):
+        if line in pair.theirs.places:
+            continue
+        needles = _uses(pair.base, line) if _IMPORT.match(line) else [line.strip()]
+        homes = dict.fromkeys(path for needle in needles for path in finder.gained(needle))
+        homes.pop(pair.theirs.path, None)
+        if homes:
+            return tuple(homes)
+    return ()
+
+
+_IMPORT = re.compile(rb"\s*(import|from)\s")
+
+
+def _uses(base: Text, imported: bytes) -> list[bytes]:
+    """The other lines of a file that use what a line imports."""
+    names = _IDENTIFIER.findall(imported.partition(b"import")[2])
+    found = (line.strip() for line in base.lines if line != imported and not _IMPORT.match(line))
+    return [line for line in found if any(re.search(rb"\b%s\b" % name, line) for name in names)]
 
 
 def only_serves(hunk: Hunk, language: Language) -> bool:
@@ -156,6 +185,10 @@ def explain(pair: Pair, group: Group, finder: Finder) -> str:
     chain = pair.base.outline.chain(group.blocks[0].start, group.blocks[-1].end)
     if homes:
         return f"{chain[-1].name} is no longer in this file; see {', '.join(homes[:3])}"
+    homes = _replaced_in(pair, group, finder)
+    if homes:
+        line = _replaced(pair, group)[0].strip().decode("utf-8", "replace")
+        return f"the code of `{line}` is in {', '.join(homes[:3])} now"
     if not theirs:
         return "upstream deleted these lines"
     if not base or base == ours:
