@@ -153,10 +153,10 @@ def _homes(
     placed: list[tuple[Patch, Conflict]] = []
     homeless: list[tuple[Patch, Conflict]] = []
     for patch, conflict in carried.conflicts:
-        path = conflict.region.path or moved.get(patch.name)
+        path = moved.get(patch.name) or conflict.region.path
         if path is None:
             homeless.append((patch, conflict))
-        elif conflict.region.path is not None:
+        elif path == conflict.region.path:
             placed.append((patch, conflict))
         elif path not in library.files:
             raise BadInput(

@@ -251,14 +251,7 @@ def _survivor(pair: Pair, number: int) -> int | None:
     if not 0 <= number < len(pair.base.lines):
         return None
     line = pair.base.lines[number]
-    if not telling(line):
-        return None
-    place = pair.alignment.line(number)
-    if place is None:
-        places = pair.theirs.places.get(line, [])
-        if len(places) == 1 and pair.base.counts[line] == 1:
-            return places[0]
-    return place
+    return pair.theirs.places[line][0] if _unique(pair, line) else None
 
 
 def _attached(base: Text, block: Edit) -> str:
