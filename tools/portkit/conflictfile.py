@@ -14,7 +14,7 @@ from portkit.decision import Conflict, Region
 from portkit.model import Edit
 from portkit.sides import Lines, Text, split_lines
 
-_MARKER = re.compile(rb"^(<{7}|\|{7}|>{7})( |$)")
+_MARKER = re.compile(rb"(<{7}|\|{7}|>{7})(\s|$)")
 _SEPARATOR = b"=======\n"
 
 

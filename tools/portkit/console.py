@@ -10,14 +10,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING, Any, TextIO
 
 from portkit.errors import Exit, PortError
-from portkit.journal import Journal
 from portkit.model import Event, Events, silent
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from portkit.journal import Journal
 
 ROOT = Path(__file__).resolve().parents[2]  # of the repository this file lies in
 JSON_SCHEMA = 1
@@ -75,6 +76,8 @@ def add_upstream(arguments: argparse.ArgumentParser) -> None:
 @contextmanager
 def repository(root: Path) -> Iterator[Journal]:
     """The locked journal of the repository, whole again if a command was killed in it."""
+    from portkit.journal import Journal  # slow to import
+
     journal = Journal(root)
     with journal.lock() as recovered:
         _note(recovered)
@@ -83,6 +86,10 @@ def repository(root: Path) -> Iterator[Journal]:
 
 def settle(root: Path) -> None:
     """Make the repository whole if a command was killed in it, for one that only reads it."""
+    if not (root / ".port/journal/staged").exists():
+        return  # nothing is under way; reading commands need not import the journal
+    from portkit.journal import Journal
+
     _note(Journal(root).settle())
 
 
@@ -101,17 +108,19 @@ def write_bytes(data: bytes) -> None:
 @contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Events]:
     """Events drawn as one line on stderr while the block runs; nothing unless it is a terminal."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    if quiet or not sys.stderr.isatty():
         yield silent
         return
+    from rich.console import Console  # slow to import
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[amount]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield _drawn_on(bar)
 
 

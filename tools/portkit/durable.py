@@ -21,10 +21,16 @@ _patiently = tenacity.retry(
 )
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it; a crash may leave a part, so `replace` after."""
+def write(path: Path, data: bytes, *, executable: bool = False) -> None:
+    """Write a file and wait until the disk has it; a crash may leave a part, so `replace` after.
+
+    It is made `executable` for those who may read it.
+    """
     with path.open("wb") as file:
         file.write(data)
+        if executable:
+            mode = path.stat().st_mode
+            path.chmod(mode | (mode & 0o444) >> 2)
         file.flush()
         os.fsync(file.fileno())
 

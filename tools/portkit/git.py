@@ -194,9 +194,9 @@ class Store:
             at = end + size + 2
         return blobs
 
-    def files(self, tree: str) -> dict[str, TreeEntry]:
-        """Every file below `tree`: path to mode and blob id."""
-        listing = self.git("ls-tree", "-r", "-z", "--full-tree", tree)
+    def files(self, tree: str, *paths: str) -> dict[str, TreeEntry]:
+        """Every file below `tree`, or those of `paths` alone: path to mode and blob id."""
+        listing = self.git("ls-tree", "-r", "-z", "--full-tree", tree, "--", *paths)
         entries: dict[str, TreeEntry] = {}
         for record in listing.split(b"\0"):
             if record:

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,14 +23,19 @@ import filelock
 from portkit import durable
 from portkit.errors import BadInput, Busy, IntegrityError, Unavailable
 from portkit.managed import (
+    Executable,
     Fingerprint,
     bytes_of,
+    digest,
     digest_of,
     fingerprint,
+    is_work,
+    keeps_modes,
     managed_files,
     refuse_changed,
     refuse_paths,
     remove_empty_folders,
+    remove_empty_parents,
     sentence_of,
 )
 from portkit.steps import Entry, Log, Moving, Step, Steps
@@ -127,20 +131,19 @@ class Journal:
     ) -> Entry | None:
         """Write all of `files` (path to new bytes, None removes) as one step, or none of them.
 
-        `expect` is the `fingerprint` from before the caller read what `files` was made from.
+        `expect` is the `fingerprint` from before the caller read what `files` was made from, and
+        the `digest` of each of `files` that is there and lies in a work tree.
         Returns None when the files are so already.  Raises `BadInput` when a file was changed
         since, or for a path that is not managed or that Windows cannot hold; `Unavailable` when
         the disk does not serve.  Each time the files are, or are put back, as they were.
         """
         self.recover()
         refuse_paths(self.root, files)
-        old = {path: bytes_of(self.root / path) for path in sorted(files)}
-        refuse_changed(files, fingerprint(self.root), expect)
-        changes = {
-            path: (_digest(old[path]), _digest(files[path]))
-            for path in old
-            if old[path] != files[path]
-        }
+        old = {path: self._bytes_at(path) for path in sorted(files)}
+        now = {path: digest(data) for path, data in old.items() if data is not None}
+        refuse_changed(files, now | fingerprint(self.root), expect)
+        sides = {path: (now.get(path), self._digest(path, files[path])) for path in old}
+        changes = {path: pair for path, pair in sides.items() if pair[0] != pair[1]}
         if not changes:
             return None
         start, what = self._steps.read(), f'"{message}"'
@@ -177,7 +180,7 @@ class Journal:
     def _flip(self, start: Log, goal: Log, step: Step, verb: str) -> Entry:
         moving = Moving(f'{verb} of "{step.message}"', step.changes, forward=verb == "redo")
         sides = self._changes(moving)
-        edited = [path for path in sides if digest_of(self.root / path) != sides[path][0]]
+        edited = [path for path in sides if self._digest_at(path) != sides[path][0]]
         if edited:
             raise BadInput(
                 f"cannot {verb} step {step.number} ({step.message}): "
@@ -200,19 +203,22 @@ class Journal:
         """Prepare all that needs space on the disk, so that what follows is renames alone."""
         self._refuse_edited(moving)
         self._steps.staged.mkdir(parents=True, exist_ok=True)
-        for staged, target, digest in self._remaining(moving):
-            if digest is not None:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if digest_of(staged) != digest:
-                    durable.write(staged, self._steps.version(digest))
+        for staged, path, wanted in self._remaining(moving):
+            if wanted is not None:
+                (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+                if digest_of(staged, modes=self._has_modes(path)) != wanted:
+                    data = self._steps.version(wanted)
+                    durable.write(staged, data, executable=isinstance(data, Executable))
 
     def _put_in_place(self, moving: Moving) -> None:
         self._refuse_edited(moving)
-        for staged, target, digest in self._remaining(moving):
-            if digest is None:
-                durable.remove(target)
+        for staged, path, wanted in self._remaining(moving):
+            if wanted is None:
+                durable.remove(self.root / path)
+                if is_work(path):
+                    remove_empty_parents(self.root, path)
             else:
-                durable.replace(staged, target)
+                durable.replace(staged, self.root / path)
         remove_empty_folders(self.root)
         targets = [self.root / path for path in self._changes(moving)]
         for folder in {folder for target in targets for folder in target.parents}:
@@ -264,23 +270,40 @@ class Journal:
     def _changes(self, moving: Moving) -> dict[str, tuple[str | None, str | None]]:
         return dict(self._steps.changes(moving.changes, forward=moving.forward))
 
-    def _remaining(self, moving: Moving) -> Iterator[tuple[Path, Path, str | None]]:
-        """The files not yet as they shall be: where they are staged, their place, their sha256."""
+    def _remaining(self, moving: Moving) -> Iterator[tuple[Path, str, str | None]]:
+        """The files not yet as they shall be: where they are staged, their path, their digest."""
         for number, (path, (_, wanted)) in enumerate(self._changes(moving).items()):
-            if digest_of(self.root / path) != wanted:
-                yield self._steps.staged / str(number), self.root / path, wanted
+            if self._digest_at(path) != wanted:
+                yield self._steps.staged / str(number), path, wanted
 
     def _refuse_edited(self, moving: Moving) -> None:
         edited = [
             path
             for path, sides in self._changes(moving).items()
-            if digest_of(self.root / path) not in (None, *sides)
+            if self._digest_at(path) not in (None, *sides)
         ]
         if edited:
             raise IntegrityError(
                 f"{sentence_of(edited)} edited while {moving.what} was half done",
                 hint="move your edits out of the repository, run the command again, then merge",
             )
+
+    # versions of files
+
+    def _has_modes(self, path: str) -> bool:
+        """Whether the mode of a file counts: only in work trees, and where the disk keeps it."""
+        return is_work(path) and keeps_modes(self._state)
+
+    def _bytes_at(self, path: str) -> bytes | None:
+        return bytes_of(self.root / path, modes=self._has_modes(path))
+
+    def _digest_at(self, path: str) -> str | None:
+        return digest_of(self.root / path, modes=self._has_modes(path))
+
+    def _digest(self, path: str, data: bytes | None) -> str | None:
+        if data is None:
+            return None
+        return digest(data if self._has_modes(path) else bytes(data))
 
     # who is at work
 
@@ -299,10 +322,6 @@ class Journal:
         except (OSError, ValueError, KeyError, TypeError):
             sentence = "another command is at work here"
         return Busy(sentence, hint="wait until it is done, or stop it")
-
-
-def _digest(data: bytes | None) -> str | None:
-    return None if data is None else sha256(data).hexdigest()
 
 
 def _reason(error: OSError) -> str:

@@ -99,13 +99,13 @@ def load(root: Path) -> Series:
     entries: list[Entry] = []
     above: list[str] = []
     users: dict[str, str] = {}  # names and the upstream files they change, case folded
-    for number, text in enumerate(_text_lines(file.read_bytes()), 1):
+    for number, text in enumerate(order_lines(file.read_bytes()), 1):
         if not text.strip() or text.lstrip().startswith("#"):
             above.append(text)
             continue
-        name, behind = _name(number, text)
+        name, behind = name_in(number, text)
         patch = _patch(root, number, name)
-        for used in _uses(patch):
+        for used in claims(patch):
             if used in users:
                 what = (
                     "is listed twice"
@@ -139,16 +139,17 @@ def changes(root: Path, series: Series) -> dict[str, bytes | None]:
 
     None stands for the patches that the series no longer has.
     """
-    there = (f"{SERIES_FOLDER}/{name}" for name in _patch_files(root))
+    there = (f"{SERIES_FOLDER}/{name}" for name in patch_files(root))
     return {**dict.fromkeys(there), **render(series)}
 
 
-def _text_lines(data: bytes) -> list[str]:
+def order_lines(data: bytes) -> list[str]:
+    """The lines of a `series` file."""
     return [path_from_bytes(line).rstrip("\r\n") for line in split_lines(data)]
 
 
-def _name(number: int, text: str) -> tuple[str, str]:
-    """The name in a line of `series`, and the text behind it."""
+def name_in(number: int, text: str) -> tuple[str, str]:
+    """The name in line `number` of `series`, and the text behind it; raises `BadFile`."""
     found = _LINE.fullmatch(text.strip())
     if found is None:
         raise BadFile(SERIES_FILE, number, f"expected one patch name, found {text.strip()!r}")
@@ -172,9 +173,7 @@ def _patch(root: Path, number: int, name: str) -> Patch:
             SERIES_FILE, number, f"{name} is missing", hint="restore it or remove the line"
         )
     patch = parse_patch(name, file.read_bytes())
-    folder = name.removesuffix(f"/{patch.path}.patch")
-    if folder not in GROUPS and not re.fullmatch(r"deps/[^/]+", folder):
-        expected = name_for(patch.path)
+    if expected := proper_name(patch):
         raise BadFile(
             SERIES_FILE,
             number,
@@ -184,14 +183,22 @@ def _patch(root: Path, number: int, name: str) -> Patch:
     return patch
 
 
-def _uses(patch: Patch) -> set[str]:
+def proper_name(patch: Patch) -> str:
+    """What a patch that is not named after the file it changes is to be called, else ""."""
+    folder = patch.name.removesuffix(f"/{patch.path}.patch")
+    named = folder in GROUPS or re.fullmatch(r"deps/[^/]+", folder)
+    return "" if named else name_for(patch.path)
+
+
+def claims(patch: Patch) -> set[str]:
     """What no other patch may use too; case does not tell files apart on Windows."""
     source = "/".join(patch.name.split("/")[:2]) if patch.group == "deps" else ""
     paths = {patch.change.old_path, patch.change.new_path} - {None}
     return {f"{source}:{path}".casefold() for path in paths}
 
 
-def _patch_files(root: Path) -> Iterator[str]:
+def patch_files(root: Path) -> Iterator[str]:
+    """The names of the patches there are, whether `series` lists them or not."""
     folder = root / SERIES_FOLDER
     for file in sorted(folder.rglob("*.patch")):
         name = file.relative_to(folder).as_posix()
@@ -200,7 +207,7 @@ def _patch_files(root: Path) -> Iterator[str]:
 
 
 def _refuse_unused(root: Path, names: set[str]) -> None:
-    for name in _patch_files(root):
+    for name in patch_files(root):
         if name not in names:
             raise BadFile(
                 f"{SERIES_FOLDER}/{name}",

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from portkit import durable
 from portkit.errors import IntegrityError
-from portkit.managed import digest_of
+from portkit.managed import EXECUTABLE, Executable, digest_of
 
 KEPT_STEPS = 50
 _VERSION = 1
 
 Changes = Mapping[str, tuple[str | None, str | None]]
-"""For each path the sha256 it has before and after; None is no file."""
+"""For each path the digest it has before and after; None is no file."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,13 @@ class Steps:
         return sha256(record).hexdigest()
 
     def version(self, digest: str) -> bytes:
-        """The bytes with this sha256; raises `IntegrityError` when they are no longer there."""
-        file = self._objects / digest
+        """The bytes with this digest; raises `IntegrityError` when they are no longer there."""
+        name = digest.removesuffix(EXECUTABLE)
+        file = self._objects / name
         data = file.read_bytes() if file.is_file() else b""
-        if sha256(data).hexdigest() != digest:
-            raise self._lost(f"objects/{digest}")
-        return data
+        if sha256(data).hexdigest() != name:
+            raise self._lost(f"objects/{name}")
+        return Executable(data) if digest != name else data
 
     def changes(self, digest: str, *, forward: bool = True) -> Changes:
         """The changes with this id, or their inverse."""
@@ -157,10 +158,11 @@ class Steps:
     def tidy(self, log: Log) -> None:
         """Remove what no step of `log` needs."""
         with suppress(IntegrityError):  # never delete in doubt
-            needed: set[str | None] = set()
+            needed: set[str] = set()
             for step in log.steps:
                 sides = self.changes(step.changes).values()
-                needed |= {step.changes, *(digest for pair in sides for digest in pair)}
+                digests = (digest for pair in sides for digest in pair if digest is not None)
+                needed |= {step.changes, *(digest.removesuffix(EXECUTABLE) for digest in digests)}
             files = self._objects.iterdir() if self._objects.is_dir() else ()
             for file in [file for file in files if file.name not in needed]:
                 file.unlink(missing_ok=True)

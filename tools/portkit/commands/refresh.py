@@ -46,17 +46,18 @@ _GO_ON = "then: tools/refresh.py --continue (or --skip PATCH, --abort)"
 def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
     """Run the command on the repository at `root` and give its exit code."""
     given = _parse(arguments)
-    command = _Command(root, given)
     if given.status or given.dry_run:
         console.settle(root)
+        command = _Command(root, given, Journal(root))
         return command.status() if given.status else command.start()
-    with console.repository(root):
+    with console.repository(root) as journal:
+        command = _Command(root, given, journal)
         command.forget_finished()
         if given.undo:
             return command.undo()
         if given.abort:
             return command.abort()
-        return command.start() if given.to else command.go_on()
+        return command.go_on() if given.to is None else command.start()
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -87,7 +88,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     console.add_upstream(parser)
     console.add_json(parser)
     given = parser.parse_args(arguments)
-    if (given.step or given.dry_run) and not given.to:
+    if (given.step or given.dry_run) and given.to is None:
         parser.error("--step and --dry-run go with --to")
     if given.report is not None and given.report.exists() and not given.report.is_dir():
         raise BadInput(f"--report {given.report} is not a folder")
@@ -108,10 +109,10 @@ class _Outcome:
 class _Command:
     """One call of the command."""
 
-    def __init__(self, root: Path, given: argparse.Namespace) -> None:
+    def __init__(self, root: Path, given: argparse.Namespace, journal: Journal) -> None:
         self.root = root
         self.given = given
-        self.journal = Journal(root)
+        self.journal = journal
         self.session = Session(root)
         self.cache = Cache.default()
 
@@ -266,7 +267,7 @@ class _Command:
 
     def _edited(self, plan: Plan, state: State) -> dict[str, bytes]:
         """The files in which a person has settled every conflict."""
-        if self.given.to:
+        if self.given.to is not None:
             return {}
         found: dict[str, bytes] = {}
         for path in sorted(plan.marked.keys() & state.written.keys()):

@@ -1,0 +1,78 @@
+"""The pinned upstream's files one by one: only the blobs that are asked for are read.
+
+Trees and blobs are named by their content, so what the cache holds under the pin's tree is the
+pinned source, whoever put it there; only where it is not there is upstream asked (`obtain`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from portkit.errors import IntegrityError
+from portkit.git import Store, TreeEntry
+from portkit.model import Events, Pin, silent
+
+
+class Pristine:
+    """The files of `pin`, from the user's cache; a context manager that closes git.
+
+    `upstream` is the clone, archive or folder a person gave, as for `obtain`.
+    """
+
+    def __init__(self, pin: Pin, *, upstream: Path | None = None, events: Events = silent) -> None:
+        self._pin = pin
+        self._upstream = upstream
+        self._events = events
+        self._store: Store | None = None
+
+    def __enter__(self) -> Pristine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    @property
+    def store(self) -> Store:
+        """The store, which holds the pinned tree; raises as `obtain` does."""
+        if self._store is None:
+            self._store = self._opened()
+        return self._store
+
+    @property
+    def tree(self) -> str:
+        return self._pin.tree
+
+    def read(self, path: str) -> bytes | None:
+        """The bytes of a file, None where upstream has none."""
+        try:
+            return self.store.read(f"{self.tree}:{path}")
+        except IntegrityError:
+            if path in self.store.files(self.tree):
+                raise
+            return None
+
+    def entries(self, *paths: str) -> dict[str, TreeEntry]:
+        """Mode and blob id of those of `paths` that upstream has."""
+        return self.store.files(self.tree, *paths) if paths else {}
+
+    def _opened(self) -> Store:
+        # Imported here: a command that needs no source should not pay for it.
+        from portkit.cache import Cache  # noqa: PLC0415
+
+        cache = Cache.default()
+        if self._upstream is None and (cache.path / "upstream.git" / "HEAD").is_file():
+            store = Store(cache.path / "upstream.git")
+            if store.resolve(f"{self.tree}^{{tree}}") is not None:
+                return store
+        from portkit.upstream import obtain  # noqa: PLC0415
+
+        pin = self._pin
+        obtain(pin.tag, cache=cache, upstream=self._upstream, pins=[pin], events=self._events)
+        return cache.store
