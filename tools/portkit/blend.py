@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import ast
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from pathlib import Path
 
 from merge3 import Merge3
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from portkit.git import git
 from portkit.model import Edit
+from portkit.ort import merge_file
 from portkit.rungs import Group, Pair, indented, margin, shift_of
 from portkit.sides import Lines, Text, split_lines, telling
 from portkit.syntax import Language
@@ -147,16 +145,12 @@ def _merge3(base: list[_Word], ours: list[_Word], theirs: list[_Word]) -> list[_
 
 
 def _merge_git(sides: list[list[bytes]]) -> list[bytes] | None:
-    with tempfile.TemporaryDirectory(prefix="portkit-") as folder:
-        names = [Path(folder, name) for name in ("base", "ours", "theirs")]
-        for name, words in zip(names, sides, strict=True):
-            name.write_bytes(b"".join(word.hex().encode() + b"\n" for word in words))
-        base, ours, theirs = map(str, names)
-        said = git("merge-file", "-p", "--quiet", ours, base, theirs, ok=range(256))
-    try:
-        return [bytes.fromhex(line.decode()) for line in said.split()]
-    except ValueError:  # conflict markers
-        return None
+    """The same merge by git, with one token a line."""
+    base, ours, theirs = (
+        b"".join(word.hex().encode() + b"\n" for word in words) for words in sides
+    )
+    merged = merge_file(base, ours, theirs)
+    return None if merged is None else [bytes.fromhex(line.decode()) for line in merged.split()]
 
 
 def _survives(base: list[bytes], side: list[bytes]) -> bool:

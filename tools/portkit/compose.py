@@ -16,7 +16,7 @@ from portkit.carry import UNCHANGED, Unit
 from portkit.decision import Conflict, HunkResult, Landed, Region, Rung
 from portkit.finder import Library
 from portkit.model import Edit
-from portkit.ort import Witness
+from portkit.ort import Series
 from portkit.sides import Text
 from portkit.soundness import unsound
 
@@ -51,13 +51,13 @@ class Placed:
         return [o for r in self.results for o in r.landed if o.path == path]
 
 
-def compose(library: Library, witness: Witness, placed: Sequence[Placed]) -> dict[str, NewFile]:
+def compose(library: Library, git: Series, placed: Sequence[Placed]) -> dict[str, NewFile]:
     """The new files by path; `placed` learns of the pieces that had to be refused."""
     files: dict[str, NewFile] = {}
     for path in sorted({o.path for one in placed for r in one.results for o in r.landed}):
         theirs = library.text(path)
         members = [one for one in placed if one.landed(path)]
-        while (refused := _refusal(library, witness, theirs, members)) is not None:
+        while (refused := _refusal(git, theirs, members)) is not None:
             _refuse(theirs, *refused, members)
         edits = _ordered(_landed(path, members))
         if edits:
@@ -79,17 +79,13 @@ def _ordered(landed: Sequence[Landed]) -> list[Edit]:
     return sorted((e for o in landed for e in o.edits), key=lambda e: (e.start, e.end))
 
 
-def _refusal(
-    library: Library, witness: Witness, theirs: Text, members: Sequence[Placed]
-) -> tuple[Landed, str] | None:
+def _refusal(git: Series, theirs: Text, members: Sequence[Placed]) -> tuple[Landed, str] | None:
     """The next piece that cannot stay, and why."""
     landed = _landed(theirs.path, members)
     if all(o.evidence == UNCHANGED for o in landed):
         return _clash(landed)
     return (
-        _clash(landed)
-        or _fault(theirs, landed, members)
-        or _dissent(library, witness, theirs, landed, members)
+        _clash(landed) or _fault(theirs, landed, members) or _dissent(git, theirs, landed, members)
     )
 
 
@@ -130,8 +126,7 @@ def _expected_errors(members: Sequence[Placed]) -> int:
 
 
 def _dissent(
-    library: Library,
-    witness: Witness,
+    git: Series,
     theirs: Text,
     landed: Sequence[Landed],
     members: Sequence[Placed],
@@ -141,15 +136,15 @@ def _dissent(
     Where a hunk's whole context is found the context decides (git's merge is fooled by
     lookalikes); where only the alignment speaks, two alignments must agree.
     """
-    oid = witness.clean.get(theirs.path)
     suspects = [o for o in landed if o.rung is Rung.THREE_WAY]
     whole = len(members) == 1 and not any(
         r.conflicts or r.drops or (r.rung or Rung.EXACT).rank > Rung.THREE_WAY.rank
         for r in members[0].results
     )
-    if oid is None or not suspects or not whole:
+    if not suspects or not whole:
         return None
-    if library.store.read(oid) == theirs.edited(_ordered(landed)):
+    merged = git.merged(members[0].unit.base_path, theirs.data)
+    if merged is None or merged == theirs.edited(_ordered(landed)):
         return None
     return suspects[0], "git's own merge of the series puts it elsewhere"
 

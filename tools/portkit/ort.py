@@ -6,63 +6,86 @@ number of patches, and follows files that upstream moved between adjacent releas
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
-from portkit.git import Store, TreeEntry, path_from_bytes
+from portkit.git import Store, TreeEntry, git, path_from_bytes
 
 
 @dataclass(frozen=True)
-class Witness:
-    """What merge-ort made of the series.
+class Series:
+    """The series as git sees it: the files it changes, made on `base_tree`, and the new tag.
 
-    `clean` maps a path of the new tag to the blob it merged there without conflict; `renamed`
-    maps a path of the old tag that is gone to where git says it went.
+    `ours` is path to mode, base bytes and patched bytes; `missing` are the paths that the new
+    tag does not have.  Nothing is merged until someone asks.
     """
 
-    clean: dict[str, str]
-    renamed: dict[str, str]
+    store: Store
+    base_tree: str
+    theirs_tree: str
+    ours: Mapping[str, tuple[str, bytes, bytes]]
+    missing: frozenset[str]
 
     def successor(self, path: str) -> str:
-        return self.renamed.get(path, path)
+        """Where git says the file at `path` went; `path` itself where it did not move."""
+        return self._renamed.get(path, path) if path in self.missing else path
+
+    def merged(self, path: str, theirs: bytes) -> bytes | None:
+        """Git's own merge of our file at `path` with `theirs`; None where it conflicts."""
+        if path not in self.ours:
+            return None
+        _, base, ours = self.ours[path]
+        return merge_file(base, ours, theirs)
+
+    @cached_property
+    def _renamed(self) -> dict[str, str]:
+        """Where merge-ort moved the files that are gone."""
+        store = self.store
+        oids = store.write_blobs([data for _, _, data in self.ours.values()])
+        changes: dict[str, TreeEntry | None] = {
+            path: TreeEntry(self.ours[path][0], oid)
+            for path, oid in zip(self.ours, oids, strict=True)
+        }
+        base = store.commit(self.base_tree)
+        one = store.commit(store.edit_tree(self.base_tree, changes), [base])
+        other = store.commit(self.theirs_tree, [base])
+        said = store.git(
+            "merge-tree", "--write-tree", "-z", "--no-messages", one, other, ok=(0, 1)
+        ).split(b"\0")
+        merged = said[0].decode().strip()
+        conflicted = [path_from_bytes(r.partition(b"\t")[2]) for r in said[1:] if b"\t" in r]
+        changed = _changed(store, self.theirs_tree, merged)
+        gone = sorted(self.missing)
+        return _renames(store, self.base_tree, self.theirs_tree, gone, [*changed, *conflicted])
 
 
-def merge(
-    store: Store,
-    base_tree: str,
-    theirs_tree: str,
-    ours: Mapping[str, tuple[str, bytes]],
-    missing: Iterable[str],
-) -> Witness:
-    """Merge the files `ours` (path to mode and bytes), made on `base_tree`, with `theirs_tree`.
-
-    `missing` are the paths of the old tag that the new one does not have.
-    """
-    oids = store.write_blobs([data for _, data in ours.values()])
-    entries = {p: TreeEntry(ours[p][0], oid) for p, oid in zip(ours, oids, strict=True)}
-    ours_tree = store.edit_tree(base_tree, entries)
-    base = store.commit(base_tree)
-    one, other = store.commit(ours_tree, [base]), store.commit(theirs_tree, [base])
-    said = store.git(
-        "merge-tree", "--write-tree", "-z", "--no-messages", one, other, ok=(0, 1)
-    ).split(b"\0")
-    merged = said[0].decode().strip()
-    conflicted = {path_from_bytes(r.partition(b"\t")[2]) for r in said[1:] if b"\t" in r}
-    changed = _changed(store, theirs_tree, merged)
-    gone = list(missing)
-    renamed = _renames(store, base_tree, theirs_tree, gone, [*changed, *conflicted]) if gone else {}
-    clean = {path: oid for path, oid in changed.items() if path not in conflicted}
-    return Witness(clean, renamed)
+def merge_file(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
+    """Git's merge of one file; None where it conflicts."""
+    with tempfile.TemporaryDirectory(prefix="portkit-") as folder:
+        names = [Path(folder, name) for name in ("ours", "base", "theirs")]
+        for name, data in zip(names, (ours, base, theirs), strict=True):
+            name.write_bytes(data)
+        options = ["-p", "--quiet", f"--marker-size={_MARKER_SIZE}"]
+        said = git("merge-file", *options, *map(str, names), ok=range(128))
+    return None if _MARKER.search(said) else said
 
 
-def _changed(store: Store, old: str, new: str) -> dict[str, str]:
-    """Path to blob id of every file that differs, in `new`."""
+_MARKER_SIZE = 41  # no file has such a line of its own
+_MARKER = re.compile(rb"^<{%d} " % _MARKER_SIZE, re.MULTILINE)
+
+
+def _changed(store: Store, old: str, new: str) -> list[str]:
+    """The path of every file that differs, in `new`."""
     words = store.git("diff-tree", "-r", "-z", "--no-renames", old, new).split(b"\0")
-    return {
-        path_from_bytes(path): head.split(b" ")[3].decode()
+    return [
+        path_from_bytes(path)
         for head, path in zip(words[::2], words[1::2], strict=False)
         if not head.endswith(b" D")
-    }
+    ]
 
 
 def _renames(

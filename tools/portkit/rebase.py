@@ -33,7 +33,7 @@ from portkit.patchfile import canonical_change
 from portkit.resolutions import Resolutions
 from portkit.rungs import Pair
 from portkit.series import name_for
-from portkit.sides import Text
+from portkit.sides import Alignment, Text, align_trees
 from portkit.syntax import language_of
 
 __all__ = ["Carried", "NewFile", "Snapshot", "Step", "Story", "carry_series", "patches_of"]
@@ -177,15 +177,17 @@ class _Journey:
         self._libraries = {s.tag: Library(store, s.tag, s.files) for s in snapshots}
         self._resolutions = resolutions
         self._skipped = skipped
+        self._known: dict[tuple[str, str], Alignment] = {}
 
     def step(
         self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]
     ) -> tuple[dict[str, NewFile], list[_Moving], list[tuple[str, Step]]]:
         """The files at `new`, the units for the next step, and what happened to each."""
-        witness = self._witness(old, new, moving)
-        placed = [self._place(one, witness.successor(one.path), new) for one in moving]
+        self._align(old, new, moving)
+        git = self._git(old, new, moving)
+        placed = [self._place(one, git.successor(one.path), new) for one in moving]
         _drop_what_serves_nothing(placed)
-        files = compose(self._libraries[new.tag], witness, placed)
+        files = compose(self._libraries[new.tag], git, placed)
         taken = [
             (
                 one.unit.patch,
@@ -203,25 +205,38 @@ class _Journey:
         if path not in new.files:
             return Placed(unit, base, path, list(carry_orphan(unit, base, finder)))
         oids = old.files[unit.base_path].oid, new.files[path].oid
-        pair = Pair(self._store, base, library.text(path), *oids)
+        theirs = base if oids[0] == oids[1] and path == base.path else library.text(path)
+        pair = Pair(self._store, base, theirs, *oids, self._known)
         return Placed(unit, base, path, list(carry(unit, pair, finder, self._resolutions)))
 
     def _base(self, unit: Unit) -> Text:
         return self._libraries[unit.base_tag].text(unit.base_path)
 
-    def _witness(self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]) -> ort.Witness:
-        """Git's own merge of the whole series: it follows renames and is a second opinion."""
-        touched = {one.path for one in moving}
-        if all(old.files.get(path) == new.files.get(path) for path in touched):
-            return ort.Witness({}, {})
+    def _git(self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]) -> ort.Series:
+        """The series as git sees it: git follows renames and is a second opinion."""
+        units = [one.unit for one in moving if one.unit.base_tag == old.tag]
         ours = {
-            one.unit.base_path: self._base(one.unit).edited(edits_of(one.unit))
-            for one in moving
-            if one.unit.base_tag == old.tag
+            unit.base_path: (
+                old.files[unit.base_path].mode,
+                self._base(unit).data,
+                self._base(unit).edited(edits_of(unit)),
+            )
+            for unit in units
         }
-        entries = {path: (old.files[path].mode, data) for path, data in ours.items()}
-        gone_paths = [path for path in touched | set(ours) if path not in new.files]
-        return ort.merge(self._store, old.tree, new.tree, entries, gone_paths)
+        missing = {one.path for one in moving if one.path not in new.files}
+        return ort.Series(self._store, old.tree, new.tree, ours, frozenset(missing))
+
+    def _align(self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]) -> None:
+        """Align the files that stayed where they are, and read them, in one go each."""
+        paths = [
+            one.unit.base_path
+            for one in moving
+            if one.unit.base_tag == old.tag and one.unit.base_path in new.files
+        ]
+        self._libraries[old.tag].texts(paths)
+        changed = [path for path in paths if old.files[path].oid != new.files[path].oid]
+        self._libraries[new.tag].texts(changed)
+        self._known = align_trees(self._store, old.tree, new.tree, changed)
 
     def _answered(self, one: Placed) -> tuple[HunkResult, ...]:
         """The results, without the conflicts of a patch that a person skipped."""

@@ -7,8 +7,8 @@ Rungs that write new text (token merge, indentation, union, requirement lines) a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from portkit.apply import apply_edits, blocks_of
@@ -21,17 +21,22 @@ from portkit.syntax import Language
 
 @dataclass(frozen=True)
 class Pair:
-    """A file at the old pin and its successor at the new tag, with their blob ids."""
+    """A file at the old pin and its successor at the new tag, with their blob ids.
+
+    `known` are alignments made before, many at once.
+    """
 
     store: Store
     base: Text
     theirs: Text
     base_oid: str
     theirs_oid: str
+    known: Mapping[tuple[str, str], Alignment] = field(default_factory=dict)
 
     @cached_property
     def alignment(self) -> Alignment:
-        return align(self.store, self.base_oid, self.theirs_oid)
+        oids = self.base_oid, self.theirs_oid
+        return self.known.get(oids) or align(self.store, *oids)
 
     @cached_property
     def spaceless(self) -> Alignment:
