@@ -207,9 +207,20 @@ def _joined(base_lines: Sequence[bytes], edits: Sequence[Edit]) -> list[Edit]:
             runs[-1] = Edit(runs[-1].start, edit.end, runs[-1].lines + edit.lines)
         else:
             runs.append(edit)
-    if any(not line.endswith(b"\n") for line in apply_edits(base_lines, runs)[:-1]):
+    if _open_inside(base_lines, runs):
         raise ValueError("the edits leave a line without newline inside the file")
     return runs
+
+
+def _open_inside(base_lines: Sequence[bytes], runs: Sequence[Edit]) -> bool:
+    """Whether a line without newline would stand before another one."""
+    size = len(base_lines)
+    for run in runs:
+        open_lines = [n for n, line in enumerate(run.lines, 1) if not line.endswith(b"\n")]
+        if open_lines and (open_lines[0] < len(run.lines) or run.end < size):
+            return True
+    stays = bool(base_lines) and not base_lines[-1].endswith(b"\n")
+    return stays and bool(runs) and runs[-1].start == size
 
 
 def _hunk(base_lines: Sequence[bytes], edits: Sequence[Edit], shift: int) -> Hunk:

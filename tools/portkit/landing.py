@@ -17,7 +17,7 @@ from enum import Enum
 
 from portkit.model import Edit
 from portkit.sides import Alignment, Lines, Text, telling
-from portkit.syntax import Scope
+from portkit.syntax import Language, Scope
 
 _TOKEN = re.compile(rb"\w+|[^\w\s]")
 
@@ -60,7 +60,9 @@ def check(
     """
     old = (blocks[0].start, blocks[-1].end)
     new = (edits[0].start, edits[-1].end)
-    scope = same_scope(base, theirs, old, new)
+    scope = _under_the_same_header(base, theirs, blocks, edits) or same_scope(
+        base, theirs, old, new
+    )
     if not scope.holds:
         return scope
     branch = _same_branch(base, theirs, old, new, wrapped=wrapped)
@@ -79,6 +81,48 @@ def check(
 
 
 # scope
+
+
+def _under_the_same_header(
+    base: Text, theirs: Text, blocks: Sequence[Edit], edits: Sequence[Edit]
+) -> Finding | None:
+    """A quick proof of the same scope: by the margins, under the same lines up to the outermost.
+
+    That line (a `def`, a `class`, the head of a function) must be unique in both files.  None is
+    no proof, not a refusal: then the files are parsed.
+    """
+    was, now = _headers(base.lines, blocks), _headers(theirs.lines, edits)
+    if was is None or was != now:
+        return None
+    if not was:
+        # Only Python's margins prove that nothing is around; strings are looked at apart.
+        return Finding(True, "at file level") if base.language is Language.PYTHON else None
+    outermost = was[-1]
+    if base.counts[outermost] != 1 or theirs.counts[outermost] != 1:
+        return None
+    return Finding(True, f"in {_shorten(outermost)}")
+
+
+def _headers(lines: Lines, edits: Sequence[Edit]) -> list[bytes] | None:
+    """The lines above `edits` with ever smaller margins, the nearest first, down to none at all.
+
+    None where there is no line without a margin above them.
+    """
+    inner = [line for e in edits for line in (*lines[e.start : e.end], *e.lines) if line.strip()]
+    depth = min((_depth(line) for line in inner if not line.startswith(b"#")), default=0)
+    found: list[bytes] = []
+    for line in reversed(lines[: edits[0].start]):
+        if depth == 0:
+            break
+        if telling(line) and _depth(line) < depth and not line.lstrip().startswith(_ASIDE):
+            found.append(line)
+            depth = _depth(line)
+    return found if depth == 0 else None
+
+
+def _shorten(line: bytes) -> str:
+    text = " ".join(line.decode("utf-8", "replace").split()).rstrip(":{ ")
+    return f"`{text}`" if len(text) <= 60 else f"`{text[:57]}...`"
 
 
 def same_scope(base: Text, theirs: Text, old: tuple[int, int], new: tuple[int, int]) -> Finding:
@@ -344,7 +388,22 @@ def only_place(base: Text, theirs: Text, block: Edit, edit: Edit) -> Finding:
     have changed sides.  The place of a block is its removed lines, or for an insertion the lines
     on both sides.
     """
-    old, new = _span(base, block), _span(theirs, edit)
+    if _spot(base, block) == _spot(theirs, edit):
+        # Most often the place is the only one in the whole file: no need to parse for functions.
+        found = _only_between(base, theirs, block, edit, (_all(base), _all(theirs)))
+        if found.holds:
+            return found
+    return _only_between(base, theirs, block, edit, (_span(base, block), _span(theirs, edit)))
+
+
+def _only_between(
+    base: Text,
+    theirs: Text,
+    block: Edit,
+    edit: Edit,
+    spans: tuple[tuple[int, int], tuple[int, int]],
+) -> Finding:
+    old, new = spans
     low, high = _anchors(base, theirs, block, old, new)
     back_low, back_high = _anchors(theirs, base, edit, new, old)
     if (low and low[1] >= edit.start) or (back_low and back_low[1] >= block.start):
@@ -360,8 +419,11 @@ def only_place(base: Text, theirs: Text, block: Edit, edit: Edit) -> Finding:
 
 def as_many_places(base: Text, theirs: Text, block: Edit, edit: Edit) -> bool:
     """Whether the whole file has as many places for a moved block as the old one had."""
-    olds = _places(base, block, 0, len(base.lines))
-    return len(olds) == len(_places(theirs, edit, 0, len(theirs.lines)))
+    return len(_places(base, block, *_all(base))) == len(_places(theirs, edit, *_all(theirs)))
+
+
+def _all(text: Text) -> tuple[int, int]:
+    return 0, len(text.lines)
 
 
 def _span(text: Text, edit: Edit) -> tuple[int, int]:
@@ -389,17 +451,23 @@ def _anchors(
 
 def _places(text: Text, edit: Edit, low: int, high: int) -> list[int]:
     """The lines between two anchors at which `edit` could be made, `edit.start` among them."""
+    start, end = max(low, 0), min(high + 1, len(text.lines))
     removed = text.lines[edit.start : edit.end]
-    lines = text.lines
-    start, end = max(low, 0), min(high + 1, len(lines))
     if removed:
-        size = len(removed)
-        return [n for n in range(start, end - size + 1) if lines[n : n + size] == removed]
-    above = lines[edit.start - 1] if edit.start else None
-    below = lines[edit.start] if edit.start < len(lines) else None
-    return [
-        n
-        for n in range(start, end + 1)
-        if (lines[n - 1] if n else None) == above
-        and (lines[n] if n < len(lines) else None) == below
-    ]
+        return [n for n in text.find(removed) if start <= n <= end - len(removed)]
+    above, below = _spot(text, edit)
+    if above is None or below is None:
+        return [edit.start]
+    gaps = (place + 1 for place in text.places[above])
+    return [n for n in gaps if start <= n <= end and text.lines[n : n + 1] == (below,)]
+
+
+def _spot(text: Text, edit: Edit) -> tuple[bytes | None, ...]:
+    """What marks the place of an edit: its removed lines, or the lines on both sides."""
+    lines = text.lines
+    if edit.start < edit.end:
+        return lines[edit.start : edit.end]
+    return (
+        lines[edit.start - 1] if edit.start else None,
+        lines[edit.start] if edit.start < len(lines) else None,
+    )

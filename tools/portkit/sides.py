@@ -29,7 +29,10 @@ def split_lines(data: bytes) -> Lines:
 
 def telling(line: bytes) -> bool:
     """Whether a line says enough to recognise a place by: two word characters or more."""
-    return len(re.findall(rb"\w", line)) >= 2
+    return _TELLING.search(line) is not None
+
+
+_TELLING = re.compile(rb"\w\W*\w")
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,10 @@ class Outline:
         if self._language is Language.PYTHON:
             module = self._module
             return tuple(_python_scopes(module.body)) if module is not None else ()
+        if self._language is Language.CMAKE and not _CMAKE_DEFINITION.search(self._data):
+            return ()
         if self._language in _GRAMMARS:
-            found = [s for n in self._captured("scope") if (s := _scope(n)) is not None]
-            return tuple(sorted(found, key=lambda scope: (scope.start, -scope.end)))
+            return _tree_scopes(self._tree, self._language)
         return ()
 
     @cached_property
@@ -105,12 +106,14 @@ class Outline:
 
     @cached_property
     def _prose(self) -> list[tuple[int, int]]:
-        """The lines that a string or a comment of several lines goes on in."""
-        if self._language is Language.PYTHON:
-            return list(_long_strings(self._module.body)) if self._module is not None else []
-        if self._language is Language.CUDA:
-            return [(n.start_point[0] + 1, n.end_point[0]) for n in self._captured("prose")]
-        return []
+        """The lines, after its first, of each string or comment of several lines."""
+        lexer = _LEXERS.get(self._language)
+        found = []
+        for match in lexer.finditer(self._data) if lexer is not None else ():
+            if b"\n" in match[0]:
+                start = self._data.count(b"\n", 0, match.start())
+                found.append((start + 1, start + match[0].count(b"\n") + 1))
+        return found
 
     @cached_property
     def _module(self) -> ast.Module | None:
@@ -124,15 +127,6 @@ class Outline:
     @cached_property
     def _tree(self) -> Tree:
         return _parser(self._language).parse(self._data)
-
-    @cached_property
-    def _captures(self) -> dict[str, list[Node]]:
-        import tree_sitter  # noqa: PLC0415
-
-        return tree_sitter.QueryCursor(_query(self._language)).captures(self._tree.root_node)
-
-    def _captured(self, name: str) -> list[Node]:
-        return self._captures.get(name, [])
 
     def chain(self, start: int, end: int) -> tuple[Scope, ...]:
         """The scopes that hold lines [start, end), outermost first.
@@ -166,21 +160,6 @@ def _python_scopes(body: Iterable[ast.AST]) -> Iterator[Scope]:
             yield Scope(kind, node.name, decorators, first, node.end_lineno or node.lineno)
         for field in _BODIES:
             yield from _python_scopes(getattr(node, field, ()))
-
-
-def _long_strings(body: Iterable[ast.AST]) -> Iterator[tuple[int, int]]:
-    """The lines, after its first, of each string of several lines in a simple statement."""
-    for node in body:
-        inner = [child for field in _BODIES for child in getattr(node, field, ())]
-        yield from _long_strings(inner)
-        lines = (getattr(node, "lineno", 0), getattr(node, "end_lineno", 0))
-        if inner or lines[0] == lines[1]:
-            continue
-        for part in ast.walk(node):
-            if isinstance(part, ast.JoinedStr) or (
-                isinstance(part, ast.Constant) and isinstance(part.value, str)
-            ):
-                yield part.lineno, part.end_lineno or part.lineno
 
 
 # Where statements hold statements: a walk over expressions as well takes ten times as long.
@@ -221,10 +200,17 @@ _GRAMMARS = {
     Language.CUDA: """
         [(function_definition) (class_specifier) (struct_specifier) (namespace_definition)
          (preproc_function_def)] @scope
-        [(comment) (raw_string_literal)] @prose
     """,
     Language.CMAKE: "[(function_def) (macro_def)] @scope",
 }
+
+
+def _tree_scopes(tree: Tree, language: Language) -> tuple[Scope, ...]:
+    import tree_sitter  # noqa: PLC0415
+
+    nodes = tree_sitter.QueryCursor(_query(language)).captures(tree.root_node).get("scope", ())
+    found = [scope for node in nodes if (scope := _scope(node)) is not None]
+    return tuple(sorted(found, key=lambda scope: (scope.start, -scope.end)))
 
 
 def _tree_errors(tree: Tree) -> int:
@@ -292,7 +278,18 @@ def _text(node: Node | None) -> str:
     return " ".join(node.text.decode("utf-8", "replace").split())
 
 
+# Strings and comments, told from each other by reading all of both in order.
+_LEXERS = {
+    Language.PYTHON: re.compile(
+        rb'#[^\n]*|"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
+    ),
+    Language.CUDA: re.compile(
+        rb'//[^\n]*|/\*[\s\S]*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
+    ),
+}
+
 _PREPROCESSOR = re.compile(rb"\s*#\s*(ifdef|ifndef|if|elif|else|endif)\b(.*)")
+_CMAKE_DEFINITION = re.compile(rb"^\s*(function|macro)\s*\(", re.IGNORECASE | re.MULTILINE)
 _CMAKE_IF = re.compile(rb"\s*(if|elseif|else|endif)\s*(\(.*)", re.IGNORECASE)
 
 
