@@ -18,7 +18,7 @@ from portkit.patchdoc import DOC_FILE, render
 from portkit.patchfile import canonical
 from portkit.rebase import Carried, Snapshot, carry_series
 from portkit.resolutions import Resolutions
-from portkit.rungs import Pair, blocks_of
+from portkit.rungs import Pair
 from portkit.series import Entry, Series, name_for
 from portkit.sides import Text
 
@@ -107,9 +107,6 @@ def edited(text: Text, edits: Sequence[object]) -> str:
     return text.edited(edits).decode()  # type: ignore[arg-type]
 
 
-__all__ = ["blocks_of"]
-
-
 # a repository on a clone
 
 
@@ -159,10 +156,10 @@ def repository(folder: Path, releases: Mapping[str, Files], ours: Ours) -> Repos
         after = patched.patched_tree(store, tree, patches)
     pin = Pin("https://upstream.invalid/vllm", first, commit, None, tree, after)
     whole = Series(tuple(Entry(one) for one in patches))
-    files = series.render(whole)
-    files[pinfile.PIN_FILE] = pinfile.render(pin)
-    files[DOC_FILE] = render(whole, pin)
-    for path, data in files.items():
+    texts = series.render(whole)
+    texts[pinfile.PIN_FILE] = pinfile.render(pin)
+    texts[DOC_FILE] = render(whole, pin)
+    for path, data in texts.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(data)
     return Repository(root, clone)

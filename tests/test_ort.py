@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 from small import snapshot
 
 from portkit import ort
 from portkit.git import Store
+from portkit.upstream import Source
 
 BODY = "".join(f"int line_{n} = {n};\n" for n in range(30))
 
@@ -20,65 +20,85 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         yield store
 
 
-def merge(
+def series(
     store: Store, base: dict[str, str], theirs: dict[str, str], ours: dict[str, str]
-) -> ort.Witness:
+) -> ort.Series:
     old, new = snapshot(store, "v1", base), snapshot(store, "v2", theirs)
-    changed = {path: ("100644", text.encode()) for path, text in ours.items()}
-    return ort.merge(store, old.tree, new.tree, changed, [p for p in ours if p not in theirs])
+    changed = {path: ("100644", base[path].encode(), text.encode()) for path, text in ours.items()}
+    missing = frozenset(path for path in ours if path not in theirs)
+    return ort.Series(store, old.tree, new.tree, changed, missing)
+
+
+OURS = BODY.replace("line_3 =", "ours_3 =")
 
 
 def test_a_clean_merge_is_shown(objects: Store):
-    ours = BODY.replace("line_3 =", "ours_3 =")
     theirs = BODY.replace("line_20 =", "theirs_20 =")
-    found = merge(objects, {"a.cu": BODY}, {"a.cu": theirs}, {"a.cu": ours})
-    both = ours.replace("line_20 =", "theirs_20 =")
-    assert objects.read(found.clean["a.cu"]).decode() == both
-    assert found.renamed == {}
+    found = series(objects, {"a.cu": BODY}, {"a.cu": theirs}, {"a.cu": OURS})
+    both = OURS.replace("line_20 =", "theirs_20 =")
+    assert found.merged("a.cu", theirs.encode()) == both.encode()
     assert found.successor("a.cu") == "a.cu"
 
 
 def test_a_conflict_is_not_clean(objects: Store):
-    ours, theirs = BODY.replace("line_3 =", "o ="), BODY.replace("line_3 =", "t =")
-    found = merge(objects, {"a.cu": BODY}, {"a.cu": theirs}, {"a.cu": ours})
-    assert found.clean == {}
+    theirs = BODY.replace("line_3 =", "theirs_3 =")
+    found = series(objects, {"a.cu": BODY}, {"a.cu": theirs}, {"a.cu": OURS})
+    assert found.merged("a.cu", theirs.encode()) is None
 
 
-def test_one_conflict_hides_no_other_file(objects: Store):
-    ours, theirs = BODY.replace("line_3 =", "o ="), BODY.replace("line_3 =", "t =")
-    base = {"a.cu": BODY, "b.cu": BODY + "//\n"}
-    found = merge(objects, base, {**base, "a.cu": theirs}, {"a.cu": ours, "b.cu": ours + "//\n"})
-    assert set(found.clean) == {"b.cu"}
+def test_a_file_of_no_patch_has_no_merge(objects: Store):
+    found = series(objects, {"a.cu": BODY}, {"a.cu": BODY}, {"a.cu": OURS})
+    assert found.merged("b.cu", b"") is None
 
 
-@pytest.mark.parametrize("path", ["csrc/new/a.cu", "csrc/with space/ä [1]*.cu"])
+@pytest.mark.parametrize("data", [b"<<<<<<< ours\nx\n", b"a\r\nb", b"\xff\x0c\n", b""])
+def test_bytes_survive_and_marker_like_lines_are_no_conflict(data: bytes):
+    lines = BODY.encode()
+    merged = ort.merge_file(data + lines, data + lines + b"ours\n", b"theirs\n" + data + lines)
+    assert merged == b"theirs\n" + data + lines + b"ours\n"
+
+
+@pytest.mark.parametrize("path", ["csrc/new/a.cu", "csrc/with space/\u00e4 [1].cu"])
 def test_a_file_is_followed_where_upstream_moved_it(objects: Store, path: str):
-    ours = BODY.replace("line_3 =", "ours_3 =")
     moved = BODY.replace("line_20 =", "theirs_20 =")
-    found = merge(objects, {"csrc/a.cu": BODY, "b": "b\n"}, {path: moved, "b": "b\n"},
-                  {"csrc/a.cu": ours})  # fmt: skip
-    assert found.renamed == {"csrc/a.cu": path}
+    base = {"csrc/a.cu": BODY, "b": "b\n"}
+    found = series(objects, base, {path: moved, "b": "b\n"}, {"csrc/a.cu": OURS})
     assert found.successor("csrc/a.cu") == path
-    assert b"ours_3" in objects.read(found.clean[path])
+    assert found.successor("b") == "b"
+
+
+def test_one_conflict_hides_no_other_move(objects: Store):
+    other = BODY.replace("line", "other")
+    base = {"a.cu": BODY, "x.cu": other}
+    theirs = {"b.cu": BODY.replace("line_3 =", "theirs_3 ="), "y.cu": other}
+    ours = {"a.cu": OURS, "x.cu": other.replace("other_3 =", "ours_3 =")}
+    found = series(objects, base, theirs, ours)
+    assert [found.successor(path) for path in ours] == ["b.cu", "y.cu"]
 
 
 def test_a_file_that_is_gone_goes_nowhere(objects: Store):
-    ours = BODY.replace("line_3 =", "ours_3 =")
     theirs = {"b.cu": "int other;\n"}
-    found = merge(objects, {"a.cu": BODY, **theirs}, theirs, {"a.cu": ours})
-    assert found.renamed == {}
+    found = series(objects, {"a.cu": BODY, **theirs}, theirs, {"a.cu": OURS})
     assert found.successor("a.cu") == "a.cu"
 
 
-def test_real_moves_of_vllm_are_followed(
-    store: Store, pristine_tree: Path, obtain_tag: object
-):  # fmt: skip
+def test_real_moves_of_vllm_are_followed(store: Store, obtain_tag: Callable[[str], Source]):
     """The Marlin generator moved from gptq_marlin/ to marlin/ between two releases."""
-    del pristine_tree
-    old = obtain_tag("v0.14.1").tree  # type: ignore[operator]
-    new = obtain_tag("v0.17.1").tree  # type: ignore[operator]
+    old, new = (obtain_tag(tag).tree for tag in ("v0.14.1", "v0.17.1"))
     path = "csrc/quantization/gptq_marlin/generate_kernels.py"
     entry = store.files(old)[path]
-    ours = store.read(entry.oid) + b"# ours\n"
-    found = ort.merge(store, old, new, {path: (entry.mode, ours)}, [path])
-    assert found.renamed == {path: "csrc/quantization/marlin/generate_kernels.py"}
+    base = store.read(entry.oid)
+    ours = {path: (entry.mode, base, base + b"# ours\n")}
+    found = ort.Series(store, old, new, ours, frozenset([path]))
+    assert found.successor(path) == "csrc/quantization/marlin/generate_kernels.py"
+
+
+# FAILING: faults of the decision rules, not yet corrected
+
+
+def test_a_file_with_a_nul_byte_is_no_failure_of_git():
+    """A refresh must not end with "git merge-file failed": git takes the file for binary."""
+    assert ort.merge_file(b"a\x00\n", b"a\x00\nours\n", b"theirs\na\x00\n") in (
+        None,
+        b"theirs\na\x00\nours\n",
+    )

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from portkit.model import Edit
 from portkit.ort import merge_file
 from portkit.rungs import Group, Pair, indented, margin, shift_of
-from portkit.sides import Lines, Text, split_lines, telling
+from portkit.sides import Change, Lines, Text, split_lines, telling
 from portkit.syntax import Language
 
 # tokens
@@ -48,6 +48,8 @@ def tokens(pair: Pair, group: Group) -> Edit | None:
     """
     base, ours, theirs = group.sides(pair)
     start, end = group.region.start, group.region.end
+    if any(_several(pair, block, group.region) for block in group.blocks):
+        return None
     merged = _merge(pair.theirs.language, base, ours, theirs)
     if merged is None:
         return None
@@ -61,22 +63,33 @@ def twin(pair: Pair, group: Group) -> Edit | None:
     block = group.blocks[0]
     old = pair.base.lines[block.start : block.end]
     region = group.region
-    size = len(old)
-    if not any(map(telling, old)):
+    if not any(map(telling, old)) or _several(pair, block, region):
         return None
-    rated = sorted(
-        (
-            (_likeness(old, pair.theirs.lines[start : start + size]), start)
-            for start in range(region.start, region.end - size + 1)
-        ),
-        reverse=True,
-    )
-    if not rated or rated[0][0] < _ALIKE or (len(rated) > 1 and rated[1][0] > 0.8 * rated[0][0]):
+    rated = _rated(pair, block, region)
+    if not rated or rated[0][0] < _ALIKE:
         return None
     start = rated[0][1]
-    now = pair.theirs.lines[start : start + size]
+    now = pair.theirs.lines[start : start + len(old)]
     merged = _merge(pair.theirs.language, old, block.lines, now)
-    return None if merged is None else Edit(start, start + size, merged)
+    return None if merged is None else Edit(start, start + len(old), merged)
+
+
+def _several(pair: Pair, block: Edit, region: Change) -> bool:
+    """Whether the replaced lines could have become one of several places in the region."""
+    rated = _rated(pair, block, region)
+    return len(rated) > 1 and rated[1][0] >= _ALIKE and rated[1][0] > 0.8 * rated[0][0]
+
+
+def _rated(pair: Pair, block: Edit, region: Change) -> list[tuple[float, int]]:
+    """How alike the replaced lines are to each place of their size in the region, best first."""
+    old = pair.base.lines[block.start : block.end]
+    size = len(old)
+    if not any(map(telling, old)):
+        return []
+    places = range(region.start, region.end - size + 1)
+    return sorted(
+        ((_likeness(old, pair.theirs.lines[n : n + size]), n) for n in places), reverse=True
+    )
 
 
 _ALIKE = 0.6  # share of words, in order, that make two lines one line edited

@@ -305,8 +305,6 @@ def _elsewhere(base: Text, hunk: Hunk, finder: Finder) -> Landed | None:
     if gone.lost(hunk, finder):
         return None
     for text, oid in finder.holders(hunk):
-        if text.path == base.path:
-            continue
         pair = Pair(finder.library.store, base, text, "", oid)
         edits = rungs.moved(pair, hunk)
         if edits is None:

@@ -59,6 +59,7 @@ class Finder:
         self.library = library
         self.tag = library.tag
         self._old = old
+        self._path = path
         self._language = language_of(path)
 
     @property
@@ -97,11 +98,11 @@ class Finder:
         return sum(needle in text.data for text in self._former)
 
     def holders(self, hunk: Hunk) -> list[tuple[Text, str]]:
-        """The files that hold one of the most telling lines of the hunk's old side."""
+        """The other files that hold one of the most telling lines of the hunk's old side."""
+        library = self.library
         for line in searchable(hunk.before)[:3]:
-            paths = self.containing(line)
+            paths = [path for path in self.containing(line) if path != self._path]
             if paths:
-                library = self.library
                 return [(library.text(p), library.files[p].oid) for p in paths[:_MOST]]
         return []
 

@@ -64,7 +64,9 @@ class Series:
 
 
 def merge_file(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
-    """Git's merge of one file; None where it conflicts."""
+    """Git's merge of one file; None where it conflicts, or for a binary file."""
+    if any(b"\0" in data for data in (base, ours, theirs)):
+        return None
     with tempfile.TemporaryDirectory(prefix="portkit-") as folder:
         names = [Path(folder, name) for name in ("ours", "base", "theirs")]
         for name, data in zip(names, (ours, base, theirs), strict=True):

@@ -229,7 +229,7 @@ def anchored(pair: Pair, group: Group) -> Edit | None:
     if len(group.blocks) != 1:
         return None
     block = group.blocks[0]
-    if block.start != block.end:
+    if block.start != block.end or any(map(_is_item, block.lines)):
         return None
     above, below = block.start - 1, block.start
     place_above = _survivor(pair, above)
@@ -249,6 +249,11 @@ def anchored(pair: Pair, group: Group) -> Edit | None:
     if (attached == "below") and gap != place_below:
         return None
     return Edit(gap, gap, block.lines)
+
+
+def _is_item(line: bytes) -> bool:
+    """Whether a line is part of a list, whose order may have a meaning (arguments have one)."""
+    return line.rstrip().endswith((b",", b"(", b"["))
 
 
 def _survivor(pair: Pair, number: int) -> int | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 from packaging.requirements import InvalidRequirement, Requirement
 
 from portkit import cmakefile
 from portkit.model import Edit
-from portkit.sides import Text
+from portkit.sides import Text, split_lines
 from portkit.syntax import Language, language_of
 
 
@@ -66,4 +67,8 @@ def cmake_fault(theirs: Text, data: bytes) -> tuple[int, str] | None:
         return None
     if Text(theirs.path, data).outline.errors <= theirs.outline.errors:
         return None
-    return cmakefile.first_error(data), "does not parse as CMake from here on"
+    # The parser may blame all of the file: the fault is not before the first line that was edited.
+    pairs = zip_longest(theirs.lines, split_lines(data))
+    edited = next(n for n, (old, new) in enumerate(pairs, 1) if old != new)
+    line = max(cmakefile.first_error(data), edited)
+    return line, "does not parse as CMake from here on"
