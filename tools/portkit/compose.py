@@ -54,9 +54,12 @@ class Placed:
 def compose(library: Library, git: Series, placed: Sequence[Placed]) -> dict[str, NewFile]:
     """The new files by path; `placed` learns of the pieces that had to be refused."""
     files: dict[str, NewFile] = {}
-    for path in sorted({o.path for one in placed for r in one.results for o in r.landed}):
+    by_path: dict[str, list[Placed]] = {}
+    for one in placed:
+        for path in dict.fromkeys(o.path for r in one.results for o in r.landed):
+            by_path.setdefault(path, []).append(one)
+    for path, members in sorted(by_path.items()):
         theirs = library.text(path)
-        members = [one for one in placed if one.landed(path)]
         while (refused := _refusal(git, theirs, members)) is not None:
             _refuse(theirs, *refused, members)
         edits = _ordered(_landed(path, members))

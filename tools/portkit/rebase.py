@@ -277,18 +277,23 @@ def edits_of(unit: Unit) -> list[Edit]:
 
 def _drop_what_serves_nothing(placed: Sequence[Placed]) -> None:
     """Drop the imports of a patch whose other hunks are all dropped."""
-    for patch in {one.unit.patch for one in placed}:
-        results = [(one, n) for one in placed if one.unit.patch == patch
-                   for n in range(len(one.results))]  # fmt: skip
-        left = [(one, n) for one, n in results
-                if not all(isinstance(o, Dropped) for o in one.results[n].outcomes)]  # fmt: skip
-        serving = [gone.only_serves(one.results[n].hunk, language_of(one.unit.base_path))
-                   for one, n in left]  # fmt: skip
-        if len(left) == len(results) or not all(serving):
+    hunks: dict[str, list[tuple[Placed, int]]] = {}
+    for one in placed:
+        hunks.setdefault(one.unit.patch, []).extend((one, n) for n in range(len(one.results)))
+    for mine in hunks.values():
+        left = [(one, n) for one, n in mine if not _dropped(one.results[n])]
+        if len(left) == len(mine) or not all(
+            gone.only_serves(one.results[n].hunk, language_of(one.unit.base_path))
+            for one, n in left
+        ):
             continue
         for one, n in left:
             drop = Dropped(Why.SERVES_NOTHING, "every other hunk of the patch is dropped")
             one.results[n] = replace(one.results[n], outcomes=(drop,))
+
+
+def _dropped(result: HunkResult) -> bool:
+    return all(isinstance(outcome, Dropped) for outcome in result.outcomes)
 
 
 def patches_of(carried: Carried, patches: Sequence[Patch]) -> tuple[Patch, ...]:
