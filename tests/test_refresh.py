@@ -394,7 +394,7 @@ def test_code_that_moved_goes_where_a_person_says(small: Repository, said: Calla
     [
         (SPLIT_PATCH, "csrc/none.cu", "there is no file csrc/none.cu in v1.3.0"),
         (SPLIT_PATCH, "../../etc/passwd", "there is no file ../../etc/passwd in v1.3.0"),
-        ("setup.py", "csrc/two.cu", "nothing of build/setup.py.patch is without a file"),
+        ("setup.py", "csrc/two.cu", "nothing of build/setup.py.patch waits"),
         ("none", "csrc/two.cu", "there is no patch none"),
     ],
 )

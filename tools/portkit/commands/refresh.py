@@ -161,7 +161,7 @@ class _Command:
             state = state.model_copy(update={"skipped": skipped})
         if self.given.move:
             name, path = _find(start, self.given.move[0]), self.given.move[1]
-            _refuse_idle([name], (*state.homeless, *state.moved), "is without a file")
+            _refuse_idle([name], (*state.waiting, *state.homeless, *state.moved), "waits")
             moved = {**state.moved, name: path.replace("\\", "/").removeprefix("./")}
             state = state.model_copy(update={"moved": moved})
         if self.given.upstream:
