@@ -94,7 +94,7 @@ def made(carried: Carried) -> dict[str, str]:
 
 def pair(store: Store, path: str, base: str, theirs: str) -> Pair:
     oids = store.write_blobs([base.encode(), theirs.encode()])
-    return Pair(store, Text(path, base.encode()), Text(path, theirs.encode()), *oids)
+    return Pair(store, Text(path, base.encode()), Text(path, theirs.encode()), oids[0], oids[1])
 
 
 def hunk(path: str, base: str, ours: str) -> Hunk:

@@ -40,7 +40,7 @@ def task_to(store: Store, theirs: str | None) -> Task:
 
 
 @pytest.mark.parametrize("name", peers.TOOLS)
-def test_every_tool_has_a_verdict_for_every_hunk(objects: Store, name: str):
+def test_every_tool_has_a_verdict_for_every_hunk(objects: Store, name: str) -> None:
     tools, missing = peers.available()
     if name in missing:
         pytest.skip(f"{name} is not installed")
@@ -58,7 +58,7 @@ def test_every_tool_has_a_verdict_for_every_hunk(objects: Store, name: str):
     assert gone.count(Verdict.CARRIED) == 0 and not gone.landings
 
 
-def test_what_nobody_reviewed_is_never_right(objects: Store, tmp_path: Path):
+def test_what_nobody_reviewed_is_never_right(objects: Store, tmp_path: Path) -> None:
     task = task_to(objects, "# new\n" + OLD)
     attempt = peers.git_apply(task)
     reviews = Reviews({})
@@ -74,12 +74,14 @@ def test_what_nobody_reviewed_is_never_right(objects: Store, tmp_path: Path):
     assert again.judge(task, attempt) == Judgement(right=1, misplaced=1)
 
 
-def test_a_file_that_upstream_left_alone_needs_no_review(objects: Store):
+def test_a_file_that_upstream_left_alone_needs_no_review(objects: Store) -> None:
     task = task_to(objects, OLD)
     assert Reviews({}).judge(task, peers.git_apply(task)) == Judgement(right=2)
 
 
-def test_an_opinion_holds_only_where_the_surroundings_are_the_same_and_unique(objects: Store):
+def test_an_opinion_holds_only_where_the_surroundings_are_the_same_and_unique(
+    objects: Store,
+) -> None:
     def landings(theirs: str) -> list[Place]:
         task = task_to(objects, theirs)
         return places(task, peers.git_apply(task))
@@ -94,14 +96,14 @@ def test_an_opinion_holds_only_where_the_surroundings_are_the_same_and_unique(ob
     assert one.key != other.key, "the lines occur twice, so each tag is asked anew"
 
 
-def test_reviews_that_are_none_are_refused(tmp_path: Path):
+def test_reviews_that_are_none_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "reviewed.toml"
     file.write_text('[[review]]\nkey = "a"\nshows = "b"\nopinion = "perhaps"\n')
     with pytest.raises(BadFile, match=r"reviewed\.toml"):
         Reviews.load(file)
 
 
-def test_synthetic_series_are_reproducible(objects: Store):
+def test_synthetic_series_are_reproducible(objects: Store) -> None:
     files = {f"vllm/m{n}.py": f"import os\n\n\ndef f{n}():\n    return os\n" for n in range(9)}
     base = Snapshot.of(objects, "v1.0.0", tree_of(objects, files))
     short, long = (synthetic.series(objects, base, count) for count in (3, 6))
@@ -110,5 +112,5 @@ def test_synthetic_series_are_reproducible(objects: Store):
         compile(apply_change(patch.change, files[patch.path].encode()) or b"", patch.path, "exec")
 
 
-def test_trap_names_are_unique():
+def test_trap_names_are_unique() -> None:
     assert len({trap.name for trap in TRAPS}) == len(TRAPS)

@@ -11,10 +11,11 @@ from small import carry_file, made, outcomes, pair, patch
 from small import rungs as rungs_of
 
 from portkit import blend
+from portkit.apply import blocks_of
 from portkit.decision import Conflict, Rung
 from portkit.git import Store
 from portkit.model import Edit
-from portkit.rungs import Group, Pair, blocks_of
+from portkit.rungs import Group, Pair
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def start(self, config):
 """
 
 
-def test_different_words_of_one_line(objects: Store):
+def test_different_words_of_one_line(objects: Store) -> None:
     ours = CALL.replace("target=run", "target=run_on_windows")
     theirs = CALL.replace('name="worker"', 'name="worker", daemon=True')
     right = ours.replace('name="worker"', 'name="worker", daemon=True')
@@ -58,20 +59,20 @@ def test_different_words_of_one_line(objects: Store):
     assert rungs_of(carried) == {Rung.TOKENS}
 
 
-def test_the_same_word_is_a_question(objects: Store):
+def test_the_same_word_is_a_question(objects: Store) -> None:
     ours = CALL.replace("target=run", "target=run_on_windows")
     theirs = CALL.replace("target=run", "target=run_worker")
     assert lands(objects, "vllm/a.py", CALL, ours, theirs) is None
 
 
-def test_neighbouring_words_are_a_question_or_right(objects: Store):
+def test_neighbouring_words_are_a_question_or_right(objects: Store) -> None:
     ours = CALL.replace("(config, queue)", "(config, queue, handle)")
     theirs = CALL.replace("(config, queue)", "(config, pipe)")
     right = CALL.replace("(config, queue)", "(config, pipe, handle)")
     assert lands(objects, "vllm/a.py", CALL, ours, theirs) in (None, right)
 
 
-def test_upstreams_spacing_wins_where_it_only_reformatted(objects: Store):
+def test_upstreams_spacing_wins_where_it_only_reformatted(objects: Store) -> None:
     path = "csrc/a.cu"
     base = "void f() {\n  launch<<<grid, block>>>(out.data_ptr<float>(), count, uint(stride));\n}\n"
     ours = base.replace("uint(stride)", "unsigned(stride)")
@@ -80,7 +81,7 @@ def test_upstreams_spacing_wins_where_it_only_reformatted(objects: Store):
     assert lands(objects, path, base, ours, theirs) == right
 
 
-def test_an_indented_block_of_python_keeps_its_margin(objects: Store):
+def test_an_indented_block_of_python_keeps_its_margin(objects: Store) -> None:
     ours = CALL.replace("    process.start()\n", "    if POSIX:\n        process.start()\n")
     theirs = CALL.replace("process.start()", "process.start(wait)")
     found = lands(objects, "vllm/a.py", CALL, ours, theirs)
@@ -88,14 +89,14 @@ def test_an_indented_block_of_python_keeps_its_margin(objects: Store):
     assert found in (None, right)
 
 
-def test_requirement_lines_are_not_merged_by_words(objects: Store):
+def test_requirement_lines_are_not_merged_by_words(objects: Store) -> None:
     base, path = "torch==2.9.1\n", "requirements/cuda.txt"
     sides = pair(objects, path, base, "torch==2.10.0\n")
     found = group(sides, path, base, 'torch==2.9.1; sys_platform != "win32"\n')
     assert blend.tokens(sides, found) is None
 
 
-def test_a_line_rewritten_for_the_most_part_is_no_line_edited(objects: Store):
+def test_a_line_rewritten_for_the_most_part_is_no_line_edited(objects: Store) -> None:
     ours = CALL.replace("target=run", "target=run_on_windows")
     theirs = CALL.replace(
         '    process = context.Process(target=run, args=(config, queue), name="worker")\n',
@@ -107,7 +108,7 @@ def test_a_line_rewritten_for_the_most_part_is_no_line_edited(objects: Store):
 # twin
 
 
-def test_an_edited_line_among_much_new_code(objects: Store):
+def test_an_edited_line_among_much_new_code(objects: Store) -> None:
     line = '    process = context.Process(target=run, args=(config, queue), name="worker")\n'
     before = "".join(f"    step_{n} = self.compute_{n}(config)\n" for n in range(6))
     after = "".join(f"    check_{n}(step_{n}, process)\n" for n in range(6))
@@ -131,7 +132,7 @@ BODY = (
 )
 
 
-def test_ours_is_indented_as_upstream_indented_the_lines(objects: Store):
+def test_ours_is_indented_as_upstream_indented_the_lines(objects: Store) -> None:
     theirs = (
         "def load(path):\n    with lock(path):\n        check_path(path)\n"
         "        data = read_all(path)\n        return parse_all(data)\n"
@@ -147,7 +148,7 @@ def test_ours_is_indented_as_upstream_indented_the_lines(objects: Store):
 IMPORTS = "import os\n\nfrom vllm.config import Config\n\nCONFIG = Config(os.name)\n"
 
 
-def test_both_added_an_import(objects: Store):
+def test_both_added_an_import(objects: Store) -> None:
     ours = IMPORTS.replace("import os\n", "import os\nimport sys\n")
     theirs = IMPORTS.replace("import os\n", "import os\nimport time\n")
     found = lands(objects, "vllm/a.py", IMPORTS, ours, theirs)
@@ -155,7 +156,7 @@ def test_both_added_an_import(objects: Store):
     assert found.startswith("import os\nimport time\nimport sys\n\nfrom")
 
 
-def test_both_added_an_include(objects: Store):
+def test_both_added_an_include(objects: Store) -> None:
     base = "#include <cmath>\n#include <vector>\n\nint use_all(int n);\n"
     ours = base.replace("#include <vector>\n", "#include <vector>\n#include <intrin.h>\n")
     theirs = base.replace("#include <vector>\n", "#include <vector>\n#include <span>\n")
@@ -164,7 +165,7 @@ def test_both_added_an_include(objects: Store):
     assert sorted(found.splitlines()) == sorted({*ours.splitlines(), *theirs.splitlines()} | {""})
 
 
-def test_both_added_an_item_to_a_list(objects: Store):
+def test_both_added_an_item_to_a_list(objects: Store) -> None:
     base = "NAMES = [\n    'first_name',\n    'second_name',\n]\n"
     ours = base.replace("]", "    'ours_name',\n]")
     theirs = base.replace("]", "    'theirs_name',\n]")
@@ -173,7 +174,7 @@ def test_both_added_an_item_to_a_list(objects: Store):
     )
 
 
-def test_both_added_a_source_to_cmake(objects: Store):
+def test_both_added_a_source_to_cmake(objects: Store) -> None:
     base = 'set(SRCS\n  "csrc/first.cu"\n  "csrc/second.cu"\n)\nuse_sources(SRCS)\n'
     ours = base.replace('"csrc/second.cu"\n', '"csrc/second.cu"\n  "csrc/ours.cu"\n')
     theirs = base.replace('"csrc/second.cu"\n', '"csrc/second.cu"\n  "csrc/theirs.cu"\n')
@@ -191,7 +192,7 @@ def test_both_added_a_source_to_cmake(objects: Store):
         ("    value = 1\n", "    value = 2\n"),
     ],
 )
-def test_statements_have_an_order(objects: Store, ours: str, theirs: str):
+def test_statements_have_an_order(objects: Store, ours: str, theirs: str) -> None:
     head, tail = "def f():\n    before_all()\n", "    after_all()\n"
     assert (
         lands(objects, "vllm/a.py", head + tail, head + ours + tail, head + theirs + tail) is None
@@ -228,7 +229,7 @@ def requirement(store: Store, base: str, ours: str, theirs: str) -> str | None:
         ("flashinfer-python==0.6.1\r\n", f"flashinfer-python==0.6.1; {MARKER}\r\n"),
     ],
 )
-def test_a_version_moves_and_the_marker_stays(objects: Store, theirs: str, right: str):
+def test_a_version_moves_and_the_marker_stays(objects: Store, theirs: str, right: str) -> None:
     base = "flashinfer-python==0.5.3\n"
     ours = f"flashinfer-python==0.5.3; {MARKER}\n"
     assert requirement(objects, base, ours, theirs) == right
@@ -243,17 +244,17 @@ def test_a_version_moves_and_the_marker_stays(objects: Store, theirs: str, right
         "flashinfer-cubin==0.6.1\n",
     ],
 )
-def test_what_else_happens_to_the_line_is_not_guessed(objects: Store, theirs: str):
+def test_what_else_happens_to_the_line_is_not_guessed(objects: Store, theirs: str) -> None:
     base = "flashinfer-python==0.5.3\n"
     found = requirement(objects, base, f"flashinfer-python==0.5.3; {MARKER}\n", theirs)
     assert found is None or found == theirs
 
 
-def test_a_version_of_ours_and_one_of_upstream_is_a_question(objects: Store):
+def test_a_version_of_ours_and_one_of_upstream_is_a_question(objects: Store) -> None:
     assert requirement(objects, "torch==2.9.1\n", "torch==2.9.0\n", "torch==2.10.0\n") is None
 
 
-def test_hashes_are_not_requirement_lines(objects: Store):
+def test_hashes_are_not_requirement_lines(objects: Store) -> None:
     base = "torch==2.9.1 \\\n    --hash=sha256:aa\n"
     ours = f"torch==2.9.1; {MARKER} \\\n    --hash=sha256:aa\n"
     theirs = base.replace("2.9.1", "2.10.0").replace("aa", "bb")
@@ -261,7 +262,7 @@ def test_hashes_are_not_requirement_lines(objects: Store):
     assert found in (None, theirs.replace("2.10.0", f"2.10.0; {MARKER}"))
 
 
-def test_a_line_that_moved_takes_the_marker_along(objects: Store):
+def test_a_line_that_moved_takes_the_marker_along(objects: Store) -> None:
     path, base = "requirements/cuda.txt", "numba==0.61.2\nuvloop==0.21.0\nray>=2.48\n"
     ours = base.replace("uvloop==0.21.0", f"uvloop==0.21.0; {MARKER}")
     theirs = "ray>=2.49\nuvloop==0.22.0\nnumba==0.62.0\n"
@@ -279,7 +280,7 @@ texts = st.lists(st.sampled_from([b"a\n", b"b\n", b"c\n"]), max_size=6).map(tupl
 @given(texts, texts, st.integers(0, 6), st.integers(0, 6))
 def test_a_trimmed_edit_makes_the_same_text(
     theirs: tuple[bytes, ...], new: tuple[bytes, ...], one: int, other: int
-):
+) -> None:
     start, end = sorted((min(one, len(theirs)), min(other, len(theirs))))
     edit = blend.trimmed(theirs, Edit(start, end, new))
     assert theirs[: edit.start] + edit.lines + theirs[edit.end :] == (
@@ -294,7 +295,7 @@ def test_a_trimmed_edit_makes_the_same_text(
 # FAILING: faults of the decision rules, not yet corrected
 
 
-def test_two_lines_as_alike_are_a_question(objects: Store):
+def test_two_lines_as_alike_are_a_question(objects: Store) -> None:
     line = "    first = context.Process(target=run, args=(config, queue))\n"
     base = CALL.replace(CALL.splitlines(keepends=True)[2], line)
     both = line.replace("queue", "queue_a") + line.replace("queue", "queue_b")
@@ -303,7 +304,7 @@ def test_two_lines_as_alike_are_a_question(objects: Store):
     assert lands(objects, "vllm/a.py", base, ours, theirs) is None
 
 
-def test_arguments_of_a_call_have_an_order(objects: Store):
+def test_arguments_of_a_call_have_an_order(objects: Store) -> None:
     base = "run(\n    first_value,\n    second_value,\n)\n"
     ours, theirs = (base.replace(")", f"    {w}_value,\n)") for w in ("ours", "theirs"))
     assert lands(objects, "vllm/a.py", base, ours, theirs) is None

@@ -95,7 +95,7 @@ def _results(carried: Carried) -> dict[str, bytes]:
 @given(patched_files())
 def test_onto_the_same_tree_it_is_exact_and_keeps_every_byte(
     objects: Store, files: dict[str, tuple[list[str], list[str]]]
-):
+) -> None:
     base = {path: old for path, (old, _) in files.items()}
     patches = _patches(files)
     carried = _carry(objects, patches, base, base)
@@ -115,7 +115,7 @@ def test_the_order_of_patches_means_nothing(
     files: dict[str, tuple[list[str], list[str]]],
     random: st.DataObject,
     inserted: int,
-):
+) -> None:
     base = {path: old for path, (old, _) in files.items()}
     theirs = {p: [_line(p, "top", n) for n in range(inserted)] + old for p, old in base.items()}
     patches = _patches(files)
@@ -134,7 +134,7 @@ def test_the_order_of_patches_means_nothing(
 @given(patched_files(), st.integers(1, 5))
 def test_what_upstream_left_alone_is_as_if_applied(
     objects: Store, files: dict[str, tuple[list[str], list[str]]], extra: int
-):
+) -> None:
     base = {path: old for path, (old, _) in files.items()}
     theirs = dict(base)
     for number in range(extra):
@@ -150,7 +150,7 @@ def test_what_upstream_left_alone_is_as_if_applied(
 @given(patched_files(), st.data())
 def test_insertions_elsewhere_only_shift_it(
     objects: Store, files: dict[str, tuple[list[str], list[str]]], data: st.DataObject
-):
+) -> None:
     """Upstream adds lines of its own, nowhere within three lines of a change of ours."""
     base = {path: old for path, (old, _) in files.items()}
     theirs: dict[str, list[str]] = {}
@@ -198,7 +198,7 @@ def _with_ours(
     return b"".join(lines)
 
 
-def test_a_store_is_not_needed_twice(tmp_path: Path):
+def test_a_store_is_not_needed_twice(tmp_path: Path) -> None:
     """Two carries in fresh stores give the same ids: nothing depends on the machine."""
     path = "vllm/c.py"
     base, ours = _file(path, 8), _file(path, 8)

@@ -33,7 +33,7 @@ def settle(file: Marked, *texts: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def test_the_sides_are_named_and_upstreams_comes_last():
+def test_the_sides_are_named_and_upstreams_comes_last() -> None:
     file = marked(THEIRS, conflict(THEIRS, 2, 3, b"old\n", b"mine\n"))
     assert file.data == (
         b"one\ntwo\n"
@@ -46,30 +46,30 @@ def test_the_sides_are_named_and_upstreams_comes_last():
     assert leftovers(file.data) == [3, 5, 7, 9]
 
 
-def test_what_was_carried_is_made_around_the_conflicts():
+def test_what_was_carried_is_made_around_the_conflicts() -> None:
     edits = (Edit(0, 1, (b"ONE\n",)), Edit(2, 2, (b"added\n",)), Edit(5, 6, ()))
     file = marked(THEIRS, conflict(THEIRS, 3, 4), edits=edits)
     assert file.between == (b"ONE\ntwo\nadded\nthree\n", b"five\n")
 
 
-def test_what_was_carried_within_a_conflict_stands_on_upstreams_side():
+def test_what_was_carried_within_a_conflict_stands_on_upstreams_side() -> None:
     file = marked(THEIRS, conflict(THEIRS, 1, 4), edits=(Edit(2, 3, (b"THREE\n",)),))
     assert b"=======\ntwo\nTHREE\nfour\n>>>>>>>" in file.data
 
 
-def test_an_insertion_at_the_place_of_an_empty_conflict_is_made_once():
+def test_an_insertion_at_the_place_of_an_empty_conflict_is_made_once() -> None:
     file = marked(THEIRS, conflict(THEIRS, 2, 2, b""), edits=(Edit(2, 2, (b"added\n",)),))
     assert file.data.count(b"added\n") == 1
 
 
-def test_an_edit_across_the_border_of_a_conflict_widens_it():
+def test_an_edit_across_the_border_of_a_conflict_widens_it() -> None:
     file = marked(THEIRS, conflict(THEIRS, 2, 4), edits=(Edit(1, 3, (b"2+3\n",)),))
     assert file.between == (b"one\n", b"five\nsix\n")
     assert b"=======\n2+3\nfour\n>>>>>>>" in file.data
     assert file.regions[0].theirs == (b"two\n", b"three\n", b"four\n")
 
 
-def test_overlapping_conflicts_are_one():
+def test_overlapping_conflicts_are_one() -> None:
     one, other = conflict(THEIRS, 1, 3, b"b1\n", b"o1\n"), conflict(THEIRS, 2, 4, b"b2\n", b"o2\n")
     file = marked(THEIRS, other, one)
     assert len(file.regions) == 1
@@ -77,20 +77,20 @@ def test_overlapping_conflicts_are_one():
     assert file.data.count(b"<<<<<<<") == 1
 
 
-def test_the_same_conflict_of_two_hunks_is_one():
+def test_the_same_conflict_of_two_hunks_is_one() -> None:
     file = marked(THEIRS, conflict(THEIRS, 1, 3), conflict(THEIRS, 1, 3))
     assert len(file.regions) == 1
     assert file.data.count(b"\no\n") == 1
 
 
-def test_several_conflicts_are_read_back_in_order():
+def test_several_conflicts_are_read_back_in_order() -> None:
     file = marked(THEIRS, conflict(THEIRS, 4, 5), conflict(THEIRS, 1, 2))
     edited = settle(file, b"first\n", b"")
     assert edited == b"one\nfirst\nthree\nfour\nsix\n"
     assert file.settled(edited) == ((b"first\n",), ())
 
 
-def test_crlf_and_no_final_newline_survive():
+def test_crlf_and_no_final_newline_survive() -> None:
     theirs = b"one\r\ntwo\r\nthree"
     file = marked(theirs, conflict(theirs, 2, 3, b"b", b"o\r\n"))
     assert b"=======\nthree\n>>>>>>>" in file.data
@@ -100,33 +100,33 @@ def test_crlf_and_no_final_newline_survive():
     assert file.settled(edited) == ((b"mine\r\n", b"last"),)
 
 
-def test_an_edit_around_a_conflict_cannot_be_told_from_its_answer():
+def test_an_edit_around_a_conflict_cannot_be_told_from_its_answer() -> None:
     file = marked(THEIRS, conflict(THEIRS, 2, 3))
     assert file.settled(settle(file, b"x\n").replace(b"one\n", b"ONE\n")) is None
     assert file.settled(settle(file, b"x\n").replace(b"six\n", b"")) is None
 
 
-def test_text_between_two_conflicts_that_is_found_twice_tells_nothing():
+def test_text_between_two_conflicts_that_is_found_twice_tells_nothing() -> None:
     file = marked(THEIRS, conflict(THEIRS, 1, 2), conflict(THEIRS, 3, 4))
     assert file.settled(settle(file, b"x\n", b"y\n")) == ((b"x\n",), (b"y\n",))
     assert file.settled(settle(file, b"three\nx\n", b"y\n")) is None
     assert file.settled(settle(file, b"x\n", b"y\nthree\n")) is None
 
 
-def test_a_file_that_lost_more_than_the_conflict_is_not_read():
+def test_a_file_that_lost_more_than_the_conflict_is_not_read() -> None:
     theirs = b"a\na\n"
     file = marked(theirs, conflict(theirs, 1, 1, b""))
     assert file.settled(b"a\n") is None
 
 
-def test_marker_lines_are_found_and_headings_are_not():
+def test_marker_lines_are_found_and_headings_are_not() -> None:
     assert leftovers(b"a\n>>>>>>> theirs\n") == [2]
     assert leftovers(b"<<<<<<< a\r\nx\n=======\r\n") == [1, 3]
     assert leftovers(b"Example\n=======\n") == []
     assert leftovers(b"x <<<<<<< y\n<<<<<<<< 8\n#|||||||\n") == []
 
 
-def test_a_separator_alone_is_a_leftover_unless_a_side_has_one():
+def test_a_separator_alone_is_a_leftover_unless_a_side_has_one() -> None:
     file = marked(THEIRS, conflict(THEIRS, 2, 3))
     assert file.unsettled(settle(file, b"mine\n=======\nthree\n")) == [4]
     assert file.unsettled(settle(file, b"mine\n")) == []
@@ -157,7 +157,7 @@ def conflicted(draw: st.DrawFn) -> tuple[Marked, list[Lines]]:
 
 
 @given(conflicted())
-def test_what_is_read_back_is_what_was_written(case: tuple[Marked, list[Lines]]):
+def test_what_is_read_back_is_what_was_written(case: tuple[Marked, list[Lines]]) -> None:
     file, answers = case
     found = file.settled(settle(file, *(b"".join(answer) for answer in answers)))
     assert found in (None, tuple(answers))
@@ -166,7 +166,7 @@ def test_what_is_read_back_is_what_was_written(case: tuple[Marked, list[Lines]])
 
 
 @given(conflicted())
-def test_every_byte_of_upstream_is_there_once(case: tuple[Marked, list[Lines]]):
+def test_every_byte_of_upstream_is_there_once(case: tuple[Marked, list[Lines]]) -> None:
     """Upstream's side of each conflict and the text between make the file with its edits."""
     file, _ = case
     assume(b"<<<<<<<" not in b"".join(file.between))

@@ -48,7 +48,7 @@ def orphan(store: Store, theirs: Files, base: Files | None = None) -> Carried:
 # the target is gone
 
 
-def test_a_file_deleted_with_its_code(objects: Store):
+def test_a_file_deleted_with_its_code(objects: Store) -> None:
     carried = orphan(objects, {"csrc/b.cu": OTHER})
     assert whys(carried) == {Why.TARGET_GONE}
     assert not waits(carried) and made(carried) == {}
@@ -57,26 +57,26 @@ def test_a_file_deleted_with_its_code(objects: Store):
     assert "using FragM = Vec<uint, 1>;" in drop.evidence
 
 
-def test_code_that_went_to_one_other_file_is_carried_there(objects: Store):
+def test_code_that_went_to_one_other_file_is_carried_there(objects: Store) -> None:
     carried = orphan(objects, {"csrc/b.cu": OTHER + KERNEL})
     assert whys(carried) == set()
     assert waits(carried) or made(carried) == {"csrc/b.cu": OTHER + OURS}
 
 
-def test_code_that_went_to_two_other_files_is_a_question(objects: Store):
+def test_code_that_went_to_two_other_files_is_a_question(objects: Store) -> None:
     theirs = {"csrc/b.cu": OTHER + KERNEL, "csrc/c.cu": OTHER.replace("value", "x") + KERNEL}
     carried = orphan(objects, theirs)
     assert whys(carried) == set()
     assert waits(carried) and made(carried) == {}
 
 
-def test_code_that_moved_and_was_edited_is_not_gone(objects: Store):
+def test_code_that_moved_and_was_edited_is_not_gone(objects: Store) -> None:
     moved = KERNEL.replace("int count", "long count").replace("256", "512")
     carried = orphan(objects, {"csrc/b.cu": OTHER + moved})
     assert whys(carried) == set()
 
 
-def test_a_copy_that_was_there_before_keeps_nothing_alive(objects: Store):
+def test_a_copy_that_was_there_before_keeps_nothing_alive(objects: Store) -> None:
     twin = {"csrc/twin.cu": OTHER.replace("value", "x") + KERNEL}
     carried = orphan(objects, {"csrc/b.cu": OTHER, **twin}, twin)
     assert whys(carried) == {Why.TARGET_GONE}
@@ -85,27 +85,27 @@ def test_a_copy_that_was_there_before_keeps_nothing_alive(objects: Store):
 # upstream has the change
 
 
-def test_upstream_made_the_same_change(objects: Store):
+def test_upstream_made_the_same_change(objects: Store) -> None:
     carried = carry_file(objects, PATH, KERNEL, OURS, OURS + "int more;\n")
     assert whys(carried) == {Why.UPSTREAMED}
     assert made(carried) == {}
 
 
-def test_upstream_made_the_same_change_and_others_near(objects: Store):
+def test_upstream_made_the_same_change_and_others_near(objects: Store) -> None:
     theirs = OURS.replace("const int lanes_of_sparse = 32;", "const int lanes_of_sparse = 64;")
     carried = carry_file(objects, PATH, KERNEL, OURS, theirs)
     assert whys(carried) == {Why.UPSTREAMED} or waits(carried)
     assert made(carried) == {}
 
 
-def test_upstream_made_half_of_the_change(objects: Store):
+def test_upstream_made_half_of_the_change(objects: Store) -> None:
     ours = OURS.replace("launch_sparse<<<", "launch_sparse_windows<<<")
     carried = carry_file(objects, PATH, KERNEL, ours, OURS)
     assert made(carried) in ({}, {PATH: ours})
     assert made(carried) or waits(carried)
 
 
-def test_the_same_words_in_another_function_are_not_upstreamed(objects: Store):
+def test_the_same_words_in_another_function_are_not_upstreamed(objects: Store) -> None:
     dense = OURS.replace("sparse_kernel", "dense_kernel")
     theirs = KERNEL.replace("Vec<uint, 1>", "Vec<uint, 2>") + dense
     carried = carry_file(objects, PATH, KERNEL, OURS, theirs)
@@ -114,7 +114,7 @@ def test_the_same_words_in_another_function_are_not_upstreamed(objects: Store):
     assert waits(carried) or made(carried) == {PATH: right}
 
 
-def test_upstream_cured_it_in_its_own_way(objects: Store):
+def test_upstream_cured_it_in_its_own_way(objects: Store) -> None:
     base = "void f() {\n  auto x = torch::empty({long(size)}, options);\n  use_all(x);\n}\n"
     ours = base.replace("long(size)", "int64_t(size)")
     theirs = base.replace("torch::empty({long(size)}, options)",
@@ -124,7 +124,7 @@ def test_upstream_cured_it_in_its_own_way(objects: Store):
     assert made(carried) == {}
 
 
-def test_a_cure_that_left_the_cause_elsewhere_is_a_question(objects: Store):
+def test_a_cure_that_left_the_cause_elsewhere_is_a_question(objects: Store) -> None:
     base = "void f() {\n  auto x = torch::empty({long(size)}, options);\n  use_all(x);\n}\n"
     ours = base.replace("long(size)", "int64_t(size)")
     theirs = base.replace("torch::empty({long(size)}, options)",
@@ -157,7 +157,7 @@ GUARDED = LOCKED.replace(
 )
 
 
-def test_the_construct_went(objects: Store):
+def test_the_construct_went(objects: Store) -> None:
     theirs = LOCKED.replace("import fcntl\n", "").replace(
         WITH_LOCK,
         REPLACED,
@@ -167,21 +167,21 @@ def test_the_construct_went(objects: Store):
     assert made(carried) == {}
 
 
-def test_the_construct_went_to_another_function_of_the_file(objects: Store):
+def test_the_construct_went_to_another_function_of_the_file(objects: Store) -> None:
     theirs = LOCKED.replace("fcntl.flock(file, fcntl.LOCK_EX)", "lock_it(file)")
     theirs += "\n\ndef lock_it(file):\n    fcntl.flock(file, fcntl.LOCK_EX)\n"
     carried = carry_file(objects, "vllm/a.py", LOCKED, GUARDED, theirs)
     assert whys(carried) == set()
 
 
-def test_the_construct_was_renamed(objects: Store):
+def test_the_construct_was_renamed(objects: Store) -> None:
     theirs = LOCKED.replace("fcntl", "posixlock")
     carried = carry_file(objects, "vllm/a.py", LOCKED, GUARDED, theirs)
     assert whys(carried) == set()
     assert waits(carried)
 
 
-def test_the_function_went_to_another_file(objects: Store):
+def test_the_function_went_to_another_file(objects: Store) -> None:
     function = LOCKED[LOCKED.index("def write_all") : LOCKED.index("def read_all")]
     theirs = {
         "vllm/a.py": LOCKED.replace(function, "").replace("import fcntl\n", ""),
@@ -195,7 +195,7 @@ def test_the_function_went_to_another_file(objects: Store):
 # what served it
 
 
-def test_imports_go_with_what_they_served(objects: Store):
+def test_imports_go_with_what_they_served(objects: Store) -> None:
     middle = "".join(f"value_{n} = compute_value({n})\n" for n in range(20))
     base = LOCKED.replace("import os\n", "import os\n\n" + middle)
     ours = GUARDED.replace("import os\n", "import os\nimport portalocker\n\n" + middle)
@@ -205,7 +205,7 @@ def test_imports_go_with_what_they_served(objects: Store):
     assert made(carried) == {}
 
 
-def test_an_import_stays_while_one_hunk_does(objects: Store):
+def test_an_import_stays_while_one_hunk_does(objects: Store) -> None:
     middle = "".join(f"value_{n} = compute_value({n})\n" for n in range(20))
     base = LOCKED + "\n\n" + middle + "\n\ndef fork_all():\n    return os.fork()\n"
     ours = base.replace("import os\n", "import os\nimport sys\n").replace(

@@ -70,13 +70,13 @@ CU = "csrc/a.cu"
 ONE = kernel("scale_fp8")
 
 
-def test_the_same_function_holds(objects: Store):
+def test_the_same_function_holds(objects: Store) -> None:
     found = swap(objects, CU, ONE, "int above;\n\n" + ONE, "uint", "unsigned")
     assert found.holds
     assert "scale_fp8" in found.text and "same neighbours" in found.text
 
 
-def test_a_lookalike_function_does_not(objects: Store):
+def test_a_lookalike_function_does_not(objects: Store) -> None:
     theirs = kernel("scale_int8") + ONE
     wrong = swap(objects, CU, ONE, theirs, "uint", "unsigned")
     assert not wrong.holds
@@ -84,26 +84,26 @@ def test_a_lookalike_function_does_not(objects: Store):
     assert swap(objects, CU, ONE, theirs, "uint", "unsigned", 1).holds
 
 
-def test_overloads_are_told_apart(objects: Store):
+def test_overloads_are_told_apart(objects: Store) -> None:
     half = kernel("scale_fp8", "half* out, int count")
     assert not swap(objects, CU, ONE, half + ONE, "uint", "unsigned").holds
     assert swap(objects, CU, ONE, half + ONE, "uint", "unsigned", 1).holds
 
 
-def test_the_same_overload_of_several(objects: Store):
+def test_the_same_overload_of_several(objects: Store) -> None:
     half = kernel("scale_fp8", "half* out, int count")
     assert swap(objects, CU, ONE + half, "int x;\n\n" + ONE + half, "uint", "unsigned").holds
     swapped = swap(objects, CU, ONE + half, half + ONE, "uint", "unsigned")
     assert not swapped.holds
 
 
-def test_a_renamed_function_holds_when_its_body_says_so(objects: Store):
+def test_a_renamed_function_holds_when_its_body_says_so(objects: Store) -> None:
     found = swap(objects, CU, ONE, kernel("scale_float8"), "uint", "unsigned")
     assert found.holds
     assert "renamed" in found.text and "scale_fp8" in found.text
 
 
-def test_a_function_beside_the_old_one_is_not_its_new_name(objects: Store):
+def test_a_function_beside_the_old_one_is_not_its_new_name(objects: Store) -> None:
     both = ONE + kernel("scale_int8")
     theirs = kernel("scale_int8")
     found = swap(objects, CU, both, theirs, "uint", "unsigned")
@@ -111,7 +111,7 @@ def test_a_function_beside_the_old_one_is_not_its_new_name(objects: Store):
     assert "existed beside" in found.text
 
 
-def test_a_function_of_another_body_is_not_its_new_name(objects: Store):
+def test_a_function_of_another_body_is_not_its_new_name(objects: Store) -> None:
     theirs = (
         "void reduce_sum(float* out, int count) {\n  prepare_shared(out);\n  sync_all(out);\n"
         "  uint blocks = divide(count, 256);\n  finish_all(out);\n  publish(out);\n}\n\n"
@@ -136,13 +136,13 @@ class Second:
 """
 
 
-def test_the_same_method_of_another_class_is_another(objects: Store):
+def test_the_same_method_of_another_class_is_another(objects: Store) -> None:
     theirs = CLASSES.replace("        os.fork()\n", "").replace("wait_for(self)", "os.fork()")
     found = swap(objects, PY, CLASSES, theirs, "os.fork()", "spawn()")
     assert not found.holds
 
 
-def test_another_preprocessor_branch_is_another_place(objects: Store):
+def test_another_preprocessor_branch_is_another_place(objects: Store) -> None:
     base = "#ifdef USE_ROCM\nint warp_size = 64;\n#else\nint warp_size = 32;\n#endif\n"
     theirs = "#ifndef USE_ROCM\nint warp_size = 64;\n#else\nint warp_size = 32;\n#endif\n"
     found = swap(objects, CU, base, theirs, "int warp_size = 64", "long warp_size = 64")
@@ -150,7 +150,7 @@ def test_another_preprocessor_branch_is_another_place(objects: Store):
     assert "conditional differs" in found.text
 
 
-def test_a_widened_condition_is_the_same(objects: Store):
+def test_a_widened_condition_is_the_same(objects: Store) -> None:
     base = 'if(VLLM_GPU_LANG STREQUAL "CUDA")\n  add_flags(ONE)\n  link_all(TWO)\nendif()\n'
     theirs = base.replace('"CUDA")', '"CUDA" OR VLLM_GPU_LANG STREQUAL "HIP")')
     assert swap(objects, "CMakeLists.txt", base, theirs, "add_flags(ONE)", "add_flags(1)").holds
@@ -158,19 +158,19 @@ def test_a_widened_condition_is_the_same(objects: Store):
     assert not swap(objects, "CMakeLists.txt", base, other, "add_flags(ONE)", "add_flags(1)").holds
 
 
-def test_a_string_is_not_code(objects: Store):
+def test_a_string_is_not_code(objects: Store) -> None:
     base = "def f():\n    prepare_all()\n    x = os.fork()\n    finish_all()\n"
     theirs = 'def f():\n    """\n    prepare_all()\n    x = os.fork()\n    finish_all()\n    """\n'
     assert not swap(objects, PY, base, theirs, "os.fork()", "spawn()").holds
 
 
-def test_a_comment_is_not_code(objects: Store):
+def test_a_comment_is_not_code(objects: Store) -> None:
     base = "int prepare;\nuint blocks;\nint finish;\n"
     theirs = "/* removed:\nint prepare;\nuint blocks;\nint finish;\n*/\n"
     assert not swap(objects, CU, base, theirs, "uint", "unsigned").holds
 
 
-def test_another_case_is_another_place(objects: Store):
+def test_another_case_is_another_place(objects: Store) -> None:
     base = (
         "def f(kind):\n    if kind == 'fp8':\n        setup_fp8()\n        width = one_byte()\n"
         "    elif kind == 'int8':\n        setup_int8()\n        other = two_bytes()\n"
@@ -181,7 +181,7 @@ def test_another_case_is_another_place(objects: Store):
     assert not swap(objects, PY, base, theirs, "one_byte()", "1").holds
 
 
-def test_every_token_is_accounted_for(objects: Store):
+def test_every_token_is_accounted_for(objects: Store) -> None:
     block = replacing(ONE, "uint", "unsigned")
     more = Edit(block.start, block.end, (b"  unsigned blocks = divide(count, 512);\n",))
     found = check(objects, CU, ONE, ONE, block, more)
@@ -189,7 +189,7 @@ def test_every_token_is_accounted_for(objects: Store):
     assert "is not accounted for" in found.text
 
 
-def test_neighbours_that_changed_places_are_noticed(objects: Store):
+def test_neighbours_that_changed_places_are_noticed(objects: Store) -> None:
     base = "int first_one;\nuint blocks;\nint second_one;\nint third_one;\n"
     theirs = "int first_one;\nint second_one;\nuint blocks;\nint third_one;\n"
     found = swap(objects, CU, base, theirs, "uint", "unsigned")
@@ -197,7 +197,7 @@ def test_neighbours_that_changed_places_are_noticed(objects: Store):
     assert swap(objects, CU, base, "int zero;\n" + base, "uint", "unsigned").holds
 
 
-def test_moved_code_wants_a_neighbour_it_had(objects: Store):
+def test_moved_code_wants_a_neighbour_it_had(objects: Store) -> None:
     base = "int first_one;\nuint blocks;\nint second_one;\n"
     theirs = "int other_one;\nuint blocks;\nint another_one;\n"
     block, edit = replacing(base, "uint", "unsigned"), replacing(theirs, "uint", "unsigned")
@@ -215,19 +215,19 @@ def place(base: str, theirs: str, old: str, nth_old: int = 0, nth_new: int = 0) 
     return landing.only_place(text("a.txt", base), text("a.txt", theirs), one, other)
 
 
-def test_one_place_between_two_anchors():
+def test_one_place_between_two_anchors() -> None:
     base = "anchor one\nplain line\nanchor two\n"
     found = place(base, "more\n" + base, "plain line")
     assert found.holds and found.text.startswith("the only place")
 
 
-def test_as_many_places_as_there_were():
+def test_as_many_places_as_there_were() -> None:
     base = "anchor one\nplain line\nplain line\nanchor two\n"
     assert place(base, "more\n" + base, "plain line", 1, 1).text == "one of 2 places"
     assert not place(base, "more\n" + base, "plain line", 1, 0).holds
 
 
-def test_one_place_more_is_one_too_many():
+def test_one_place_more_is_one_too_many() -> None:
     base = "anchor one\nplain line\nanchor two\n"
     theirs = "anchor one\nplain line\nplain line\nanchor two\n"
     found = place(base, theirs, "plain line")
@@ -235,20 +235,20 @@ def test_one_place_more_is_one_too_many():
     assert found.text == "2 places look alike, there were 1"
 
 
-def test_an_anchor_that_changed_sides():
+def test_an_anchor_that_changed_sides() -> None:
     base = "anchor one\nplain line\nanchor two\nplain line\n"
     theirs = "plain line\nanchor one\nanchor two\nplain line\n"
     assert not place(base, theirs, "plain line").holds
 
 
-def test_moved_blocks_want_as_many_places_in_the_file():
+def test_moved_blocks_want_as_many_places_in_the_file() -> None:
     base, theirs = "plain line\n", "plain line\nother\nplain line\n"
     block = Edit(0, 1, (b"new\n",))
     assert not landing.as_many_places(text("a", base), text("a", theirs), block, block)
     assert landing.as_many_places(text("a", base), text("a", base + "other\n"), block, block)
 
 
-def test_an_insertion_is_placed_by_both_its_neighbours():
+def test_an_insertion_is_placed_by_both_its_neighbours() -> None:
     base = "anchor one\nabove\nbelow\nanchor two\n"
     theirs = "anchor one\nabove\nbelow\nabove\nbelow\nanchor two\n"
     new = split_lines(b"new\n")

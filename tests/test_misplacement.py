@@ -24,13 +24,13 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.name)
-def test_lands_right_or_not_at_all(objects: Store, trap: Trap):
+def test_lands_right_or_not_at_all(objects: Store, trap: Trap) -> None:
     outcome, story = carry_trap(objects, trap)
     assert outcome in ALLOWED[trap.expect], f"{trap.why}: {outcome.value}\n{story}"
 
 
 @pytest.mark.parametrize("trap", [t for t in TRAPS if t.right], ids=lambda trap: trap.name)
-def test_the_right_answer_is_a_change_of_the_new_tree(trap: Trap):
+def test_the_right_answer_is_a_change_of_the_new_tree(trap: Trap) -> None:
     """A trap whose answer were the new tree itself, or the old patch, would prove nothing."""
     assert trap.right is not None
     assert set(trap.right) == set(trap.theirs)

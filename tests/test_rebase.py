@@ -39,7 +39,7 @@ def waiting(carried: Carried) -> list[tuple[str, str | None]]:
     return [(p.name, c.region.path) for p, c in carried.conflicts]
 
 
-def test_a_conflict_in_between_that_went_away_is_no_question(objects: Store):
+def test_a_conflict_in_between_that_went_away_is_no_question(objects: Store) -> None:
     """Upstream rewrote the line and took that back: the parked piece fits again."""
     back = BASE + "int more;\n"
     trees = {PATH: BASE}, {PATH: REWRITTEN}, {PATH: back}
@@ -48,7 +48,7 @@ def test_a_conflict_in_between_that_went_away_is_no_question(objects: Store):
     assert made(carried) == {PATH: OURS + "int more;\n"}
 
 
-def test_a_conflict_is_stated_once_at_the_last_tag(objects: Store):
+def test_a_conflict_is_stated_once_at_the_last_tag(objects: Store) -> None:
     later = REWRITTEN + "int more;\n"
     trees = {PATH: BASE}, {PATH: REWRITTEN}, {PATH: later}, {PATH: "int top;\n" + later}
     carried = carry(objects, [patch(PATH, BASE, OURS)], *trees)
@@ -59,7 +59,7 @@ def test_a_conflict_is_stated_once_at_the_last_tag(objects: Store):
     assert "unsigned second_blocks" in made(carried)[PATH], "the other hunk goes on"
 
 
-def test_a_file_deleted_later_leaves_no_question(objects: Store):
+def test_a_file_deleted_later_leaves_no_question(objects: Store) -> None:
     keep = {"csrc/b.cu": "int keep_this;\n"}
     trees = ({PATH: text, **keep} for text in (BASE, REWRITTEN))
     carried = carry(objects, [patch(PATH, BASE, OURS)], *trees, keep)
@@ -68,7 +68,7 @@ def test_a_file_deleted_later_leaves_no_question(objects: Store):
     assert carried.stories[0].drops
 
 
-def test_a_file_is_followed_through_two_moves(objects: Store):
+def test_a_file_is_followed_through_two_moves(objects: Store) -> None:
     trees: list[Files] = [{path: BASE} for path in (PATH, "csrc/x/a.cu", "csrc/x/y/b.cu")]
     patches = [patch(PATH, BASE, OURS)]
     carried = carry(objects, patches, *trees)
@@ -79,7 +79,7 @@ def test_a_file_is_followed_through_two_moves(objects: Store):
     assert new.header == patches[0].header
 
 
-def test_a_skipped_conflict_waits_no_more_and_the_rest_goes_on(objects: Store):
+def test_a_skipped_conflict_waits_no_more_and_the_rest_goes_on(objects: Store) -> None:
     name = f"kernels/{PATH}.patch"
     trees = {PATH: BASE}, {PATH: REWRITTEN}
     carried = carry(objects, [patch(PATH, BASE, OURS)], *trees, skipped=frozenset([name]))
@@ -88,7 +88,7 @@ def test_a_skipped_conflict_waits_no_more_and_the_rest_goes_on(objects: Store):
     assert "unsigned second_blocks" in text and "auto first_grid" in text
 
 
-def test_a_recorded_resolution_is_replayed_at_its_conflict_alone(objects: Store):
+def test_a_recorded_resolution_is_replayed_at_its_conflict_alone(objects: Store) -> None:
     trees = {PATH: BASE}, {PATH: REWRITTEN}
     patches = [patch(PATH, BASE, OURS)]
     ((_, conflict),) = carry(objects, patches, *trees).conflicts
@@ -105,7 +105,7 @@ def test_a_recorded_resolution_is_replayed_at_its_conflict_alone(objects: Store)
     assert waiting(carry(objects, patches, {PATH: BASE}, other, resolutions=known))
 
 
-def test_one_conflict_hides_no_other(objects: Store):
+def test_one_conflict_hides_no_other(objects: Store) -> None:
     paths = [f"csrc/{name}.cu" for name in "abc"]
     patches = [patch(path, BASE, OURS) for path in paths]
     base: Files = dict.fromkeys(paths, BASE)
@@ -126,7 +126,7 @@ def whole(path: str, old: bytes | None, new: bytes | None, **options: str) -> Pa
     )
 
 
-def test_a_patch_that_adds_a_file(objects: Store):
+def test_a_patch_that_adds_a_file(objects: Store) -> None:
     added = whole("csrc/win.cu", None, b"int win;\n", new_mode="100644")
     assert not is_plain(added.change)
     other = patch(PATH, BASE, OURS)
@@ -136,7 +136,7 @@ def test_a_patch_that_adds_a_file(objects: Store):
     assert format_patch(patches_of(carried, [added, other])[0]) == format_patch(added)
 
 
-def test_upstream_has_a_file_of_that_name_now(objects: Store):
+def test_upstream_has_a_file_of_that_name_now(objects: Store) -> None:
     added = whole("csrc/win.cu", None, b"int win;\n", new_mode="100644")
     carried = carry(objects, [added], {"a": "a\n"}, {"a": "a\n", "csrc/win.cu": "int other;\n"})
     assert waiting(carried) == [(added.name, None)]
@@ -148,7 +148,7 @@ def test_upstream_has_a_file_of_that_name_now(objects: Store):
     assert waiting(skipped) == []
 
 
-def test_a_patch_that_deletes_a_file(objects: Store):
+def test_a_patch_that_deletes_a_file(objects: Store) -> None:
     gone = whole("csrc/posix.cu", b"int posix;\n", None, old_mode="100644")
     base = {"csrc/posix.cu": "int posix;\n", "b": "b\n"}
     assert waiting(carry(objects, [gone], base, {**base, "b": "c\n"})) == []
@@ -156,7 +156,7 @@ def test_a_patch_that_deletes_a_file(objects: Store):
     assert waiting(carry(objects, [gone], base, edited)) == [(gone.name, None)]
 
 
-def test_a_patch_that_changes_a_mode(objects: Store):
+def test_a_patch_that_changes_a_mode(objects: Store) -> None:
     chmod = whole("build.sh", b"make\n", b"make\n", old_mode="100644", new_mode="100755")
     base = {"build.sh": "make\n"}
     carried = carry(objects, [chmod], base, base)
@@ -183,7 +183,7 @@ void second_kernel(float* out, int count) {
 TOGETHER = HEAD + MANY + FAR
 
 
-def test_hunks_that_part_ways_make_a_patch_for_each_file(objects: Store):
+def test_hunks_that_part_ways_make_a_patch_for_each_file(objects: Store) -> None:
     theirs = {PATH: HEAD + MANY, SECOND: "#include <a.h>\n" + FAR}
     patches = [patch(PATH, TOGETHER, TOGETHER.replace("uint ", "unsigned "))]
     carried = carry(objects, patches, {PATH: TOGETHER}, theirs)
@@ -197,7 +197,7 @@ def test_hunks_that_part_ways_make_a_patch_for_each_file(objects: Store):
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_the_patch_of_a_file_owns_what_moves_into_it(objects: Store, backwards: bool):
+def test_the_patch_of_a_file_owns_what_moves_into_it(objects: Store, backwards: bool) -> None:
     """Whatever the order of the series, the file keeps its own patch's header."""
     third = FAR.replace("second", "third")
     base = {PATH: TOGETHER, SECOND: MANY.replace("other", "more") + third}
@@ -217,7 +217,7 @@ def test_the_patch_of_a_file_owns_what_moves_into_it(objects: Store, backwards: 
 # FAILING: faults of the decision rules, not yet corrected
 
 
-def test_a_short_function_that_moved_alone_is_found(objects: Store):
+def test_a_short_function_that_moved_alone_is_found(objects: Store) -> None:
     theirs = {PATH: HEAD + MANY, SECOND: "#include <a.h>\n" + TAIL}
     patches = [patch(PATH, BASE, OURS)]
     carried = carry(objects, patches, {PATH: BASE}, theirs)

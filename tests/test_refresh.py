@@ -134,7 +134,9 @@ def settle(repository: Repository, text: str = SETTLED) -> None:
 # carrying
 
 
-def test_a_clean_carry_switches_the_series_and_the_pin(small: Repository, said: Callable[[], str]):
+def test_a_clean_carry_switches_the_series_and_the_pin(
+    small: Repository, said: Callable[[], str]
+) -> None:
     assert small.to("v1.1.0") == Exit.OK
     assert small.pin.tag == "v1.1.0"
     assert small.patched("vllm/conf.py") == '"""Starting."""\n\n' + CONF.replace(FORK, SPAWN)
@@ -149,7 +151,7 @@ def test_a_clean_carry_switches_the_series_and_the_pin(small: Repository, said: 
     assert Path(report.removeprefix("report: ")).read_bytes().startswith(b"<!")
 
 
-def test_a_dry_run_writes_nothing_at_all(small: Repository, said: Callable[[], str]):
+def test_a_dry_run_writes_nothing_at_all(small: Repository, said: Callable[[], str]) -> None:
     before = tree_of(small.root)
     assert small.to("v1.1.0", "--dry-run") == Exit.OK
     assert small.to("v1.2.0", "--dry-run") == Exit.WAITING
@@ -158,7 +160,7 @@ def test_a_dry_run_writes_nothing_at_all(small: Repository, said: Callable[[], s
     assert said().count("nothing was written\n") == 3
 
 
-def test_a_dry_run_may_look_while_a_refresh_waits(small: Repository):
+def test_a_dry_run_may_look_while_a_refresh_waits(small: Repository) -> None:
     small.to("v1.2.0")
     before = tree_of(small.root)
     assert small.to("v1.1.0", "--dry-run") == Exit.OK
@@ -167,25 +169,27 @@ def test_a_dry_run_may_look_while_a_refresh_waits(small: Repository):
 
 def test_a_dry_run_leaves_a_report_where_it_is_told(
     small: Repository, tmp_path: Path, said: Callable[[], str]
-):
+) -> None:
     folder = tmp_path / "a re port"
     assert small.to("v1.2.0", "--dry-run", "--report", str(folder)) == Exit.WAITING
     assert {file.name for file in folder.iterdir()} == {"report.html", "report.md"}
     assert "nothing was written but the report" in said()
 
 
-def test_release_by_release_names_the_steps(small: Repository, said: Callable[[], str]):
+def test_release_by_release_names_the_steps(small: Repository, said: Callable[[], str]) -> None:
     assert small.to("v1.3.0", "--step", "--dry-run", "--json") == Exit.WAITING
     assert json.loads(said())["result"]["run"]["tags"] == list(RELEASES)
 
 
-def test_release_by_release_asks_only_what_the_last_one_leaves_open(small: Repository):
+def test_release_by_release_asks_only_what_the_last_one_leaves_open(small: Repository) -> None:
     """v1.2.0 rewrites a line and v1.3.0 puts it back: there is nothing to ask."""
     small.to("v1.3.0", "--step")
     assert not small.work("vllm/conf.py").exists()
 
 
-def test_nothing_happens_where_the_series_is_already(small: Repository, said: Callable[[], str]):
+def test_nothing_happens_where_the_series_is_already(
+    small: Repository, said: Callable[[], str]
+) -> None:
     before = state(small.root)
     assert small.to("v1.0.0") == Exit.OK
     assert small.to("1.0", "--json") == Exit.OK
@@ -198,7 +202,7 @@ def test_nothing_happens_where_the_series_is_already(small: Repository, said: Ca
 # drops and conflicts
 
 
-def test_a_drop_waits_until_it_is_accepted(small: Repository, said: Callable[[], str]):
+def test_a_drop_waits_until_it_is_accepted(small: Repository, said: Callable[[], str]) -> None:
     small.to("v1.2.0")
     settle(small)
     before = owned(small.root)
@@ -214,7 +218,7 @@ def test_a_drop_waits_until_it_is_accepted(small: Repository, said: Callable[[],
     assert len(names) == len(OURS) - 1
 
 
-def test_status_says_what_waits(small: Repository, said: Callable[[], str]):
+def test_status_says_what_waits(small: Repository, said: Callable[[], str]) -> None:
     assert small.refresh("--status") == Exit.OK
     assert said() == "no refresh is under way; the series is at v1.0.0\n"
     small.to("v1.2.0")
@@ -230,7 +234,7 @@ def test_status_says_what_waits(small: Repository, said: Callable[[], str]):
     assert "missing   work/refresh/vllm/conf.py\n" in said()
 
 
-def test_status_as_json(small: Repository, said: Callable[[], str]):
+def test_status_as_json(small: Repository, said: Callable[[], str]) -> None:
     assert small.refresh("--status", "--json") == Exit.OK
     assert json.loads(said()) == {"schema": 1, "command": "refresh", "exit": 0, "waiting": None}
     small.to("v1.2.0", "--accept-drops")
@@ -250,7 +254,7 @@ def test_status_as_json(small: Repository, said: Callable[[], str]):
     }
 
 
-def test_the_result_as_json(small: Repository, said: Callable[[], str]):
+def test_the_result_as_json(small: Repository, said: Callable[[], str]) -> None:
     assert small.to("v1.2.0", "--json") == Exit.WAITING
     result = json.loads(said())
     assert (result["schema"], result["command"], result["exit"]) == (1, "refresh", 1)
@@ -260,7 +264,7 @@ def test_the_result_as_json(small: Repository, said: Callable[[], str]):
     assert result["result"]["run"]["tags"] == ["v1.0.0", "v1.2.0"]
 
 
-def test_what_a_person_made_of_a_conflict_is_carried(small: Repository):
+def test_what_a_person_made_of_a_conflict_is_carried(small: Repository) -> None:
     small.to("v1.2.0", "--accept-drops")
     settle(small)
     assert small.refresh("--continue") == Exit.OK
@@ -273,7 +277,7 @@ def test_what_a_person_made_of_a_conflict_is_carried(small: Repository):
 
 def test_a_recorded_resolution_replays_in_another_clone(
     small: Repository, tmp_path: Path, said: Callable[[], str]
-):
+) -> None:
     small.to("v1.2.0", "--accept-drops")
     settle(small)
     small.refresh("--continue")
@@ -287,7 +291,7 @@ def test_a_recorded_resolution_replays_in_another_clone(
     assert owned(other.root) == owned(small.root)
 
 
-def test_edits_around_a_conflict_are_kept_as_well(small: Repository):
+def test_edits_around_a_conflict_are_kept_as_well(small: Repository) -> None:
     small.to("v1.2.0", "--accept-drops")
     settle(small)
     file = small.work("vllm/conf.py")
@@ -296,7 +300,7 @@ def test_edits_around_a_conflict_are_kept_as_well(small: Repository):
     assert "import os\nimport sys\n" in small.patched("vllm/conf.py")
 
 
-def test_taking_upstreams_side_everywhere_drops_the_patch(small: Repository):
+def test_taking_upstreams_side_everywhere_drops_the_patch(small: Repository) -> None:
     small.to("v1.2.0", "--accept-drops")
     settle(small, REWRITTEN)
     assert small.refresh("--continue") == Exit.OK
@@ -306,7 +310,7 @@ def test_taking_upstreams_side_everywhere_drops_the_patch(small: Repository):
 @pytest.mark.parametrize("left", ["<<<<<<< ours\n", ">>>>>>> theirs\n", "=======\n"])
 def test_a_marker_that_is_left_is_named_by_file_and_line(
     small: Repository, said: Callable[[], str], left: str
-):
+) -> None:
     small.to("v1.2.0", "--accept-drops")
     settle(small, SETTLED + left)
     before = state(small.root)
@@ -318,7 +322,7 @@ def test_a_marker_that_is_left_is_named_by_file_and_line(
 
 def test_an_edit_that_does_not_parse_is_named_by_file_and_line(
     small: Repository, said: Callable[[], str]
-):
+) -> None:
     small.to("v1.2.0", "--accept-drops")
     settle(small, "    child = spawn(count\n")
     before = state(small.root)
@@ -331,7 +335,7 @@ def test_an_edit_that_does_not_parse_is_named_by_file_and_line(
     assert small.refresh("--continue") == Exit.OK
 
 
-def test_a_file_that_was_deleted_is_written_anew(small: Repository):
+def test_a_file_that_was_deleted_is_written_anew(small: Repository) -> None:
     small.to("v1.2.0", "--accept-drops")
     before = state(small.root)
     small.work("vllm/conf.py").unlink()
@@ -346,7 +350,7 @@ def test_a_file_that_was_deleted_is_written_anew(small: Repository):
 )  # fmt: skip
 def test_a_patch_can_be_given_up_by_any_of_its_names(
     small: Repository, said: Callable[[], str], name: str
-):
+) -> None:
     small.to("v1.2.0", "--accept-drops")
     assert small.refresh("--skip", name) == Exit.OK
     assert series.load(small.root).find(CONF_PATCH) is None
@@ -362,7 +366,7 @@ def test_a_patch_can_be_given_up_by_any_of_its_names(
 )
 def test_only_what_waits_can_be_given_up(
     small: Repository, said: Callable[[], str], name: str, message: str
-):
+) -> None:
     small.to("v1.2.0", "--accept-drops")
     before = tree_of(small.root)
     said()
@@ -373,7 +377,9 @@ def test_only_what_waits_can_be_given_up(
     }
 
 
-def test_code_that_moved_goes_where_a_person_says(small: Repository, said: Callable[[], str]):
+def test_code_that_moved_goes_where_a_person_says(
+    small: Repository, said: Callable[[], str]
+) -> None:
     assert small.to("v1.3.0") == Exit.WAITING
     assert f"--move {SPLIT_PATCH} FILE" in said()
     assert small.refresh("--continue") == Exit.WAITING
@@ -400,7 +406,7 @@ def test_code_that_moved_goes_where_a_person_says(small: Repository, said: Calla
 )
 def test_a_piece_cannot_be_moved_to_nowhere(
     small: Repository, said: Callable[[], str], patch: str, path: str, message: str
-):
+) -> None:
     small.to("v1.3.0")
     before = state(small.root)
     said()
@@ -409,7 +415,7 @@ def test_a_piece_cannot_be_moved_to_nowhere(
     assert state(small.root) == before
 
 
-def test_abort_leaves_the_series_as_it_was(small: Repository, said: Callable[[], str]):
+def test_abort_leaves_the_series_as_it_was(small: Repository, said: Callable[[], str]) -> None:
     before = owned(small.root)
     small.to("v1.2.0")
     settle(small)
@@ -422,7 +428,7 @@ def test_abort_leaves_the_series_as_it_was(small: Repository, said: Callable[[],
     assert small.to("v1.1.0") == Exit.OK
 
 
-def test_undo_puts_every_byte_back(small: Repository, said: Callable[[], str]):
+def test_undo_puts_every_byte_back(small: Repository, said: Callable[[], str]) -> None:
     before = owned(small.root)
     small.to("v1.2.0", "--accept-drops")
     settle(small)
@@ -438,7 +444,7 @@ def test_undo_puts_every_byte_back(small: Repository, said: Callable[[], str]):
 # what gets in the way
 
 
-def test_one_refresh_at_a_time(small: Repository, said: Callable[[], str]):
+def test_one_refresh_at_a_time(small: Repository, said: Callable[[], str]) -> None:
     small.to("v1.2.0")
     before = state(small.root)
     said()
@@ -448,7 +454,7 @@ def test_one_refresh_at_a_time(small: Repository, said: Callable[[], str]):
     assert state(small.root) == before
 
 
-def test_two_processes_at_once(small: Repository, said: Callable[[], str]):
+def test_two_processes_at_once(small: Repository, said: Callable[[], str]) -> None:
     before = state(small.root)
     with Journal(small.root).lock("a slow command"):
         for call in (["--to", "v1.1.0"], ["--abort"]):
@@ -460,7 +466,7 @@ def test_two_processes_at_once(small: Repository, said: Callable[[], str]):
 
 def test_a_series_that_was_edited_meanwhile_is_not_written_over(
     small: Repository, said: Callable[[], str]
-):
+) -> None:
     small.to("v1.2.0", "--accept-drops")
     settle(small)
     file = small.root / "patch_series" / "build/setup.py.patch"
@@ -477,7 +483,9 @@ def test_a_series_that_was_edited_meanwhile_is_not_written_over(
 
 
 @pytest.mark.parametrize("key", ["tree", "patched-tree", "commit"])
-def test_a_pin_that_does_not_match_is_refused(small: Repository, said: Callable[[], str], key: str):
+def test_a_pin_that_does_not_match_is_refused(
+    small: Repository, said: Callable[[], str], key: str
+) -> None:
     file = small.root / pinfile.PIN_FILE
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(
@@ -489,7 +497,7 @@ def test_a_pin_that_does_not_match_is_refused(small: Repository, said: Callable[
     assert state(small.root) == before
 
 
-def test_a_patch_edited_by_hand_is_refused(small: Repository, said: Callable[[], str]):
+def test_a_patch_edited_by_hand_is_refused(small: Repository, said: Callable[[], str]) -> None:
     file = small.root / "patch_series" / "build/setup.py.patch"
     file.write_bytes(file.read_bytes().replace(b"windows=sys", b"macos=sys"))
     assert small.to("v1.1.0") == Exit.INTEGRITY
@@ -514,7 +522,7 @@ BAD: list[tuple[list[str], int, str]] = [
 @pytest.mark.parametrize(("arguments", "code", "message"), BAD)
 def test_bad_input_is_one_sentence(
     small: Repository, said: Callable[[], str], arguments: list[str], code: int, message: str
-):
+) -> None:
     if arguments[0] == "--to" and "--upstream" not in arguments:
         arguments = [*arguments, "--upstream", str(small.clone)]
     before = state(small.root)
@@ -534,7 +542,7 @@ def test_bad_input_is_one_sentence(
 )  # fmt: skip
 def test_bad_flags_say_how_it_is_used(
     small: Repository, said: Callable[[], str], arguments: list[str]
-):
+) -> None:
     with pytest.raises(SystemExit) as caught:
         small.refresh(*arguments)
     assert caught.value.code == Exit.BAD_INPUT
@@ -543,7 +551,7 @@ def test_bad_flags_say_how_it_is_used(
 
 def test_an_unknown_tag_is_named(
     small: Repository, said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr("portkit.upstream._from_index", _no_index)
     assert small.to("v9.9.9") in (Exit.BAD_INPUT, Exit.UNAVAILABLE)
     error, *hints = said().splitlines()
@@ -567,14 +575,14 @@ def _no_index(*_: object) -> bool:
 )
 def test_a_file_that_cannot_be_read_is_named(
     small: Repository, said: Callable[[], str], path: str, data: bytes
-):
+) -> None:
     (small.root / path).parent.mkdir(exist_ok=True)
     (small.root / path).write_bytes(data)
     assert small.to("v1.1.0") == Exit.BAD_INPUT
     assert said().startswith(f"error: {path}")
 
 
-def test_a_damaged_state_can_be_aborted(small: Repository, said: Callable[[], str]):
+def test_a_damaged_state_can_be_aborted(small: Repository, said: Callable[[], str]) -> None:
     before = owned(small.root)
     small.to("v1.2.0")
     (small.root / ".port/refresh.json").write_bytes(b"{")
@@ -595,7 +603,7 @@ def test_a_damaged_state_can_be_aborted(small: Repository, said: Callable[[], st
 
 def test_a_full_disk_leaves_all_as_it_was(
     small: Repository, said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     small.to("v1.2.0", "--accept-drops")
     settle(small)
     before = state(small.root)
@@ -619,7 +627,7 @@ def test_a_full_disk_leaves_all_as_it_was(
 
 def test_a_full_disk_while_files_are_left_to_edit(
     small: Repository, said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     before = owned(small.root)
 
     def full(path: Path, _: bytes) -> None:
@@ -636,7 +644,7 @@ def test_a_full_disk_while_files_are_left_to_edit(
 
 def test_killed_after_the_switch_it_is_done(
     small: Repository, said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     small.to("v1.2.0", "--accept-drops")
     settle(small)
     with monkeypatch.context() as patched:
@@ -682,7 +690,7 @@ def _start(root: Path, *arguments: str, at: int = -1) -> subprocess.Popen[bytes]
 @pytest.mark.parametrize("at", [0, 2, 4, 7, 9, 12, 16, 24, 32, 40])
 def test_killed_at_any_change_of_the_disk_it_is_old_or_new(
     small: Repository, said: Callable[[], str], at: int
-):
+) -> None:
     """Killed while it ends a refresh, the next call ends it or begins that call anew."""
     small.to("v1.2.0", "--accept-drops")
     settle(small)
@@ -704,7 +712,7 @@ def test_killed_at_any_change_of_the_disk_it_is_old_or_new(
 @pytest.mark.parametrize("at", [0, 3, 6, 8, 10, 12, 14])
 def test_killed_while_files_are_left_to_edit_it_can_be_begun_or_continued(
     small: Repository, said: Callable[[], str], at: int
-):
+) -> None:
     before = owned(small.root)
     _start(small.root, "--to", "v1.2.0", "--upstream", str(small.clone), at=at).communicate()
     said()
@@ -739,7 +747,7 @@ DROP = "kernels/csrc/quantization/marlin/sparse/common/base.h.patch"
 def test_vllm_one_release_on(
     shipped: Repository, obtain_tag: Callable[[str], Source], said: Callable[[], str],
     store: Store,
-):  # fmt: skip
+) -> None:  # fmt: skip
     obtain_tag("v0.17.1")
     before = owned(shipped.root)
     assert shipped.refresh("--to", "v0.17.1") == Exit.WAITING
@@ -760,7 +768,7 @@ def test_vllm_one_release_on(
 def test_vllm_with_a_conflict_settled_and_replayed(
     shipped: Repository, obtain_tag: Callable[[str], Source], said: Callable[[], str],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-):  # fmt: skip
+) -> None:  # fmt: skip
     obtain_tag("v0.21.0")
     fresh = tmp_path / "fresh"
     shutil.copytree(shipped.root, fresh)
@@ -803,7 +811,7 @@ def _with_both(data: bytes) -> bytes:
 def test_vllm_release_by_release(
     shipped: Repository, obtain_tag: Callable[[str], Source], said: Callable[[], str],
     monkeypatch: pytest.MonkeyPatch,
-):  # fmt: skip
+) -> None:  # fmt: skip
     tags = ["v0.14.1", "v0.16.0", "v0.17.1"]
     for tag in tags:
         obtain_tag(tag)
@@ -816,7 +824,7 @@ def test_vllm_release_by_release(
 @pytest.mark.upstream
 def test_vllm_killed_at_any_moment_the_series_is_old_or_new(
     shipped: Repository, obtain_tag: Callable[[str], Source], tmp_path: Path
-):
+) -> None:
     """The command as a person starts it, from a copy of the repository."""
     obtain_tag("v0.17.1")
     shutil.copytree(

@@ -27,7 +27,7 @@ EXAMPLE = resolution((b"b\n",), (b"o\n",), (b"t\n",), (b"s\n",), "v1 to v2 in a.
 
 
 @given(st.lists(resolved, max_size=4))
-def test_what_is_written_is_read_back(items: list[Resolution]):
+def test_what_is_written_is_read_back(items: list[Resolution]) -> None:
     known = Resolutions().adding(*items)
     files = known.render()
     again = Resolutions.parse({f"patch_series/resolutions/{n}": d for n, d in files.items()})
@@ -39,7 +39,9 @@ def test_what_is_written_is_read_back(items: list[Resolution]):
 
 
 @given(resolved, st.data())
-def test_a_damaged_file_is_never_taken_for_another_conflict(item: Resolution, draw: st.DataObject):
+def test_a_damaged_file_is_never_taken_for_another_conflict(
+    item: Resolution, draw: st.DataObject
+) -> None:
     """A byte changed in one of the sides, a file cut short: refused, or only the answer differs."""
     ((name, text),) = Resolutions().adding(item).render().items()
     place = draw.draw(st.integers(0, len(text) - 1))
@@ -55,7 +57,7 @@ def test_a_damaged_file_is_never_taken_for_another_conflict(item: Resolution, dr
     assert found.key == item.key
 
 
-def test_a_conflict_is_known_by_its_three_sides_alone():
+def test_a_conflict_is_known_by_its_three_sides_alone() -> None:
     known = Resolutions().adding(EXAMPLE)
     assert known.lookup((b"b\n",), (b"o\n",), (b"t\n",)) is EXAMPLE
     assert known.lookup((b"o\n",), (b"b\n",), (b"t\n",)) is None
@@ -64,7 +66,7 @@ def test_a_conflict_is_known_by_its_three_sides_alone():
     assert key_of([b"a\n"], [b"b\n"], []) != key_of([b"a\n", b"b\n"], [], [])
 
 
-def test_the_later_answer_to_a_conflict_counts():
+def test_the_later_answer_to_a_conflict_counts() -> None:
     later = resolution(EXAMPLE.base, EXAMPLE.ours, EXAMPLE.theirs, (b"new\n",), "later")
     known = Resolutions().adding(EXAMPLE).adding(later)
     assert len(known) == 1
@@ -91,7 +93,7 @@ TEXT = Resolutions().adding(EXAMPLE).render()[EXAMPLE.key + SUFFIX]
         (TEXT.replace(b"\n", b"\r\n"), ":1: not a resolution file"),
     ],
 )
-def test_a_damaged_file_is_named(damaged: bytes, message: str):
+def test_a_damaged_file_is_named(damaged: bytes, message: str) -> None:
     with pytest.raises(BadFile) as caught:
         Resolutions.parse({NAME: damaged})
     assert NAME in caught.value.message

@@ -22,14 +22,14 @@ def session(tmp_path: Path) -> Session:
     return Session(root)
 
 
-def test_without_a_refresh_nothing_waits(session: Session):
+def test_without_a_refresh_nothing_waits(session: Session) -> None:
     assert session.load() is None
     with pytest.raises(BadInput, match="no refresh is under way"):
         session.required()
     session.end()
 
 
-def test_what_is_saved_is_loaded(session: Session):
+def test_what_is_saved_is_loaded(session: Session) -> None:
     state = STATE.model_copy(
         update={
             "upstream": "C:\\up stream",
@@ -46,7 +46,7 @@ def test_what_is_saved_is_loaded(session: Session):
         assert session.read(path) == data
 
 
-def test_saving_again_keeps_the_edits(session: Session):
+def test_saving_again_keeps_the_edits(session: Session) -> None:
     state = session.save(STATE, FILES, ())
     (session.work / "vllm/a.py").write_bytes(b"half settled\n<<<<<<< ours\r\n")
     state = session.save(state, FILES, ())
@@ -55,7 +55,7 @@ def test_saving_again_keeps_the_edits(session: Session):
     assert not session.edited(state, "CMakeLists.txt")
 
 
-def test_a_file_with_other_conflicts_is_written_anew_unless_it_was_edited(session: Session):
+def test_a_file_with_other_conflicts_is_written_anew_unless_it_was_edited(session: Session) -> None:
     state = session.save(STATE, FILES, ())
     state = session.save(state, {**FILES, "CMakeLists.txt": b"two\n"}, ())
     assert session.read("CMakeLists.txt") == b"two\n"
@@ -68,14 +68,14 @@ def test_a_file_with_other_conflicts_is_written_anew_unless_it_was_edited(sessio
     assert session.load() == before
 
 
-def test_a_settled_file_stays_whatever_would_be_written(session: Session):
+def test_a_settled_file_stays_whatever_would_be_written(session: Session) -> None:
     state = session.save(STATE, FILES, ())
     (session.work / "CMakeLists.txt").write_bytes(b"settled\n")
     session.save(state, {**FILES, "CMakeLists.txt": b"three\n"}, ["CMakeLists.txt"])
     assert session.read("CMakeLists.txt") == b"settled\n"
 
 
-def test_a_file_without_conflicts_goes_unless_it_was_edited(session: Session):
+def test_a_file_without_conflicts_goes_unless_it_was_edited(session: Session) -> None:
     state = session.save(STATE, FILES, ())
     one = {"vllm/a.py": FILES["vllm/a.py"]}
     state = session.save(state, one, ())
@@ -87,7 +87,7 @@ def test_a_file_without_conflicts_goes_unless_it_was_edited(session: Session):
     assert session.read("vllm/a.py") == b"mine\n"
 
 
-def test_a_file_that_was_there_before_is_not_written_over(session: Session):
+def test_a_file_that_was_there_before_is_not_written_over(session: Session) -> None:
     (session.work / "vllm").mkdir(parents=True)
     (session.work / "vllm/a.py").write_bytes(b"someone's\n")
     with pytest.raises(BadInput, match="was edited, and would be written anew"):
@@ -96,7 +96,7 @@ def test_a_file_that_was_there_before_is_not_written_over(session: Session):
     assert session.load() is None
 
 
-def test_a_deleted_file_is_written_anew(session: Session):
+def test_a_deleted_file_is_written_anew(session: Session) -> None:
     state = session.save(STATE, FILES, ())
     (session.work / "vllm/a.py").unlink()
     assert session.read("vllm/a.py") is None
@@ -104,7 +104,7 @@ def test_a_deleted_file_is_written_anew(session: Session):
     assert session.read("vllm/a.py") == FILES["vllm/a.py"]
 
 
-def test_the_end_leaves_no_trace(session: Session):
+def test_the_end_leaves_no_trace(session: Session) -> None:
     session.save(STATE, FILES, ())
     session.end()
     assert session.load() is None
@@ -117,7 +117,7 @@ def test_the_end_leaves_no_trace(session: Session):
      STATE.model_dump_json().replace('"version":1', '"version":2').encode(),
      STATE.model_dump_json().replace('"upstream"', '"downstream"').encode()],
 )  # fmt: skip
-def test_a_damaged_state_is_refused_in_a_sentence(session: Session, damaged: bytes):
+def test_a_damaged_state_is_refused_in_a_sentence(session: Session, damaged: bytes) -> None:
     session.save(STATE, FILES, ())
     (session.root / ".port/refresh.json").write_bytes(damaged)
     with pytest.raises(IntegrityError, match="is not the state of a refresh") as caught:

@@ -36,11 +36,11 @@ def line_of(lines: list[bytes], text: bytes, nth: int = 0) -> int:
         ("pyproject.toml", Language.TEXT),
     ],
 )
-def test_the_name_tells_the_language(path: str, language: Language):
+def test_the_name_tells_the_language(path: str, language: Language) -> None:
     assert language_of(path) is language
 
 
-def test_a_kernel_of_vllm(pristine_tree: Path):
+def test_a_kernel_of_vllm(pristine_tree: Path) -> None:
     found, lines = outline(pristine_tree, "csrc/mamba/mamba_ssm/selective_scan_fwd.cu")
     names = {(scope.kind, scope.name) for scope in found.scopes}
     assert ("function", "selective_scan_fwd_kernel") in names
@@ -55,7 +55,7 @@ def test_a_kernel_of_vllm(pristine_tree: Path):
     assert any("else of ifndef USE_ROCM" in chain for chain in found.branches)
 
 
-def test_the_cmake_helpers_of_vllm(pristine_tree: Path):
+def test_the_cmake_helpers_of_vllm(pristine_tree: Path) -> None:
     found, lines = outline(pristine_tree, "cmake/utils.cmake")
     assert found.errors == 0
     names = {scope.name for scope in found.scopes}
@@ -65,7 +65,7 @@ def test_the_cmake_helpers_of_vllm(pristine_tree: Path):
     assert found.chain(place, place + 1)[-1].kind in ("function", "macro")
 
 
-def test_a_module_of_vllm(pristine_tree: Path):
+def test_a_module_of_vllm(pristine_tree: Path) -> None:
     found, lines = outline(pristine_tree, "vllm/distributed/parallel_state.py")
     assert found.errors == 0
     place = line_of(lines, b"    def barrier(self):")
@@ -75,7 +75,7 @@ def test_a_module_of_vllm(pristine_tree: Path):
     assert found.branches[docstring + 1][-1:] == ("text",)
 
 
-def test_every_patched_file_of_vllm_is_read(pristine_tree: Path, patched_tree: Path):
+def test_every_patched_file_of_vllm_is_read(pristine_tree: Path, patched_tree: Path) -> None:
     """No patch adds a syntax error to what the parser can read."""
     for path in ("CMakeLists.txt", "setup.py", "csrc/core/math.hpp", "csrc/cumem_allocator.cpp"):
         before, _ = outline(pristine_tree, path)
@@ -101,7 +101,7 @@ struct Holder {
 """
 
 
-def test_overloads_are_told_apart_by_their_parameters():
+def test_overloads_are_told_apart_by_their_parameters() -> None:
     scopes = Outline(OVERLOADS, Language.CUDA).scopes
     one, other = (scope for scope in scopes if scope.name == "scale")
     assert one.signature != other.signature
@@ -109,21 +109,21 @@ def test_overloads_are_told_apart_by_their_parameters():
     assert (other.start, other.end) == (5, 8)
 
 
-def test_a_gap_at_the_border_of_a_function_is_outside():
+def test_a_gap_at_the_border_of_a_function_is_outside() -> None:
     found = Outline(b"x = 1\ndef f():\n    a()\n    b()\ny = 2\n", Language.PYTHON)
     assert [s.name for s in found.chain(2, 2)] == ["f"]
     assert found.chain(1, 1) == ()
     assert found.chain(4, 4) == ()
 
 
-def test_preprocessor_branches():
+def test_preprocessor_branches() -> None:
     text = b"a\n#if A\nb\n#elif B\nc\n  # else\nd\n#endif\ne\n"
     assert Outline(text, Language.CUDA).branches[:9] == (
         (), (), ("if A",), (), ("elif B",), (), ("else of elif B",), (), (),
     )  # fmt: skip
 
 
-def test_cmake_branches_whatever_their_case():
+def test_cmake_branches_whatever_their_case() -> None:
     text = b"IF (A AND\n  B)\n  set(x 1)\nElse()\n  set(x 2)\nendif()\n"
     branches = Outline(text, Language.CMAKE).branches
     assert branches[2][0].startswith("if (A AND")
@@ -131,7 +131,7 @@ def test_cmake_branches_whatever_their_case():
     assert branches[5] == ()
 
 
-def test_strings_and_comments_are_text():
+def test_strings_and_comments_are_text() -> None:
     python = Outline(b'x = """\nuint a;\n"""\nuint = 1\n', Language.PYTHON)
     assert python.branches[1] == ("text",)
     assert python.branches[3] == ()
@@ -149,17 +149,17 @@ def test_strings_and_comments_are_text():
         (Language.CMAKE, b"if(A)\nset(x 1)\nendif()\n", b"if(A)\nset(x 1)\n"),
     ],
 )
-def test_what_does_not_parse_is_counted(language: Language, sound: bytes, broken: bytes):
+def test_what_does_not_parse_is_counted(language: Language, sound: bytes, broken: bytes) -> None:
     assert Outline(sound, language).errors == 0
     assert Outline(broken, language).errors > 0
 
 
-def test_other_languages_have_no_scopes_and_no_errors():
+def test_other_languages_have_no_scopes_and_no_errors() -> None:
     found = Outline(b"[project\n", Language.TEXT)
     assert (found.scopes, found.errors) == ((), 0)
 
 
-def test_a_fault_of_an_edit_has_a_line():
+def test_a_fault_of_an_edit_has_a_line() -> None:
     fault = python_fault("vllm/a.py", b"a = 1\nb = (\n")
     assert fault is not None and fault[0] == 2
     assert python_fault("csrc/a.cu", b"(") is None
