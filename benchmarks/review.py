@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from benchmarks.inputs import ROOT, TAGS, Shipped, Upstream, direct, step_by_step
-from benchmarks.peers import available, ours
+from benchmarks.peers import TOOLS, available, ours
 from benchmarks.reviews import AROUND, Opinion, Place, Reviews, dropped, places
 from benchmarks.task import Attempt, Task
 from portkit.apply import diffs
@@ -114,14 +114,17 @@ def _view(text: Text, edit: Edit) -> list[str]:
     return made
 
 
-def attempts(root: Path, tags: Sequence[str], step: bool) -> Iterator[tuple[Task, Attempt]]:
-    """Every run that carry.py makes."""
-    shipped, upstream = Shipped.load(root), Upstream()
+def attempts(options: argparse.Namespace) -> Iterator[tuple[Task, Attempt]]:
+    """Every run that carry.py makes, with the tools that were asked for."""
+    shipped, upstream = Shipped.load(options.root), Upstream()
     tools, _ = available()
     tools["portkit"] = partial(ours, resolutions=shipped.resolutions)
-    tasks = [direct(upstream, shipped, tag) for tag in tags]
-    if step:
-        tasks += step_by_step(upstream, shipped, upstream.steps(shipped.pin.tag, tags[-1]))
+    if options.tools:
+        tools = {name: tool for name, tool in tools.items() if name in options.tools}
+    tasks = [direct(upstream, shipped, tag) for tag in options.tags]
+    if options.step:
+        steps = upstream.steps(shipped.pin.tag, options.tags[-1])
+        tasks += step_by_step(upstream, shipped, steps)
     for task in tasks:
         for tool in tools.values():
             yield task, tool(task)
@@ -129,7 +132,7 @@ def attempts(root: Path, tags: Sequence[str], step: bool) -> Iterator[tuple[Task
 
 def fill(options: argparse.Namespace) -> None:
     reviews = Reviews.load()
-    for task, attempt in attempts(options.root, options.tags, options.step):
+    for task, attempt in attempts(options):
         for question in questions(task, attempt):
             reviews.ask(question.key, question.shows)
     reviews.save()
@@ -139,7 +142,7 @@ def show(options: argparse.Namespace) -> None:
     reviews = Reviews.load()
     seen: dict[str, list[str]] = {}
     pictures: dict[str, Question] = {}
-    for task, attempt in attempts(options.root, options.tags, options.step):
+    for task, attempt in attempts(options):
         for question in questions(task, attempt):
             seen.setdefault(question.key, []).append(f"{attempt.tool} ({task.base.tag})")
             pictures.setdefault(question.key, question)
@@ -174,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     runs = argparse.ArgumentParser(add_help=False)
     runs.add_argument("--tags", nargs="+", default=list(TAGS), metavar="TAG")
     runs.add_argument("--step", action="store_true", help="also release by release")
+    runs.add_argument("--tools", nargs="+", choices=list(TOOLS), metavar="TOOL", help="these alone")
     runs.add_argument("--root", type=Path, default=ROOT, help="the repository with the series")
     acts.add_parser("fill", parents=[runs]).set_defaults(act=fill)
     shown = acts.add_parser("show", parents=[runs])

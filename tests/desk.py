@@ -93,15 +93,14 @@ class Desk:
 
     def run(self, *words: str) -> Said:
         """Run `series.py` as a person does."""
-        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+        sinks = io.BytesIO(), io.BytesIO()
+        out, err = (io.TextIOWrapper(sink, "utf-8") for sink in sinks)
         main = functools.partial(series_command.main, root=self.root)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = console.run(main, words)
-        texts = []
         for stream in (out, err):
             stream.flush()
-            texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
-        return Said(code, *texts)
+        return Said(code, *(sink.getvalue().decode() for sink in sinks))
 
     def does(self, *words: str) -> str:
         """Run a command that must end well, and give its output."""
@@ -131,7 +130,9 @@ class Desk:
     def managed(self) -> dict[str, bytes]:
         """The series, the pin and the reference."""
         folders = {name: _files(self.root / name) for name in ("patch_series", "docs")}
-        found = {f"{n}/{path}": data for n, files in folders.items() for path, data in files.items()}
+        found = {
+            f"{n}/{path}": data for n, files in folders.items() for path, data in files.items()
+        }
         return {**found, pinfile.PIN_FILE: (self.root / pinfile.PIN_FILE).read_bytes()}
 
     def everything(self) -> dict[str, tuple[bytes, bool]]:

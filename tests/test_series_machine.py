@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,7 +27,6 @@ from hypothesis.stateful import (
 from portkit.managed import Executable
 from portkit.series import GROUPS, group_of
 
-NAMES = ("build", "kernels", "runtime")
 LINES = [b"line %d\n" % number for number in range(30)]
 TEXT = b"".join(LINES)
 UPSTREAM: dict[str, bytes] = {
@@ -47,8 +47,6 @@ OURS: dict[str, bytes | None] = {
     "vllm/win32.py": b"fresh\n",
 }
 FILES = [*UPSTREAM, "vllm/win32.py", "vllm/new one.py", "vllm/new/two.py"]
-TAKEN = [path for path in FILES if " " not in path]
-OPTIONAL = st.sampled_from
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,13 @@ class Model:
         return replace(goal, left=left, lying=lying)
 
 
+Everything = dict[str, tuple[bytes, bool]]
+
+
+def with_modes(files: Mapping[str, bytes]) -> dict[str, tuple[bytes, bool]]:
+    return {path: (bytes(data), isinstance(data, Executable)) for path, data in files.items()}
+
+
 def same(one: bytes | None, other: bytes | None) -> bool:
     return one == other and isinstance(one, Executable) == isinstance(other, Executable)
 
@@ -115,6 +120,20 @@ def edit(data: bytes, number: int, kind: str) -> bytes:
     return Executable(result) if executable else result
 
 
+@dataclass(frozen=True)
+class Past:
+    """What there was before a step, and the files of the work tree that the step changed."""
+
+    model: Model
+    managed: dict[str, bytes]
+    changed: frozenset[str]
+
+
+def changed(before: Everything, after: Everything) -> frozenset[str]:
+    paths = {path for path in {*before, *after} if before.get(path) != after.get(path)}
+    return frozenset(path.removeprefix("work/tree/") for path in paths)
+
+
 class Machine(RuleBasedStateMachine):
     """Commands and edits in any order."""
 
@@ -123,12 +142,14 @@ class Machine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="a desk "))
         self.environment = os.environ.get("VLLM_PORT_CACHE")
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(pushed=st.booleans())
+    def begin(self, pushed: bool) -> None:
         self.desk = Desk.make(self.folder, UPSTREAM, OURS)
         self.model = Model(dict(OURS))
-        self.past: list[tuple[Model, dict[str, tuple[bytes, bool]]]] = []
-        self.future: list[tuple[Model, dict[str, tuple[bytes, bool]]]] = []
+        self.past: list[Past] = []
+        self.future: list[Past] = []
+        if pushed:
+            self.push_all()
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -139,7 +160,7 @@ class Machine(RuleBasedStateMachine):
 
     def do(self, goal: Model | None, *words: str) -> None:
         """Run a command that makes `goal`, or must be refused and change nothing."""
-        before = self.desk.everything()
+        before, managed = self.desk.everything(), self.desk.managed()
         entries = self.steps()
         said = self.desk.run(*words)
         if goal is None:
@@ -149,7 +170,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert said.code == 0, (words, said)
         if self.steps() != entries:
-            self.past.append((self.model, before))
+            self.past.append(Past(self.model, managed, changed(before, self.desk.everything())))
             self.future = []
         self.model = goal
 
@@ -158,18 +179,21 @@ class Machine(RuleBasedStateMachine):
 
     # a person
 
+    @precondition(lambda self: self.model.lying)
     @rule(
-        path=st.sampled_from(FILES),
+        data=st.data(),
         number=st.integers(0, 40),
         kind=st.sampled_from(["insert", "change", "delete", "end", "mode", "pristine"]),
     )
-    def write(self, path: str, number: int, kind: str) -> None:
-        data = self.model.lying.get(path)
-        if data is None:
-            data = b"something new\n" if path not in UPSTREAM else None
-            if data is None:
-                return
-        data = edit(data, number, kind)
+    def write(self, data: st.DataObject, number: int, kind: str) -> None:
+        path = data.draw(st.sampled_from(sorted(self.model.lying)))
+        self.put(path, edit(self.model.lying[path], number, kind))
+
+    @rule(path=st.sampled_from(FILES), number=st.integers(0, 3))
+    def write_new(self, path: str, number: int) -> None:
+        self.put(path, b"something new %d\n" % number)
+
+    def put(self, path: str, data: bytes) -> None:
         self.desk.write(path, data)
         self.model = replace(self.model, lying={**self.model.lying, path: data})
 
@@ -304,75 +328,53 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def undo(self) -> None:
-        if not self.past:
+        if self.past:
+            self.flip("undo", self.past, self.future)
+        else:
             self.do(None, "undo")
-            return
-        model, before = self.past[-1]
-        now = self.desk.everything()
-        said = self.desk.run("undo")
-        if said.code:
-            assert "changed since" in said.err, said
-            assert self.desk.everything() == now
-            return
-        self.past.pop()
-        self.future.append((self.model, now))
-        self.returned(model, now)
 
     @precondition(lambda self: self.future)
     @rule()
     def redo(self) -> None:
-        model, _ = self.future[-1]
-        now = self.desk.everything()
-        said = self.desk.run("redo")
+        self.flip("redo", self.future, self.past)
+
+    def flip(self, word: str, those: list[Past], others: list[Past]) -> None:
+        """Go to the last of `those`, byte for byte, or be refused because of an edit since."""
+        now, managed = self.desk.everything(), self.desk.managed()
+        said = self.desk.run(word)
         if said.code:
             assert "changed since" in said.err, said
+            assert self.model.edited, said
             assert self.desk.everything() == now
             return
-        self.future.pop()
-        self.past.append((self.model, now))
-        self.returned(model, now)
-
-    def returned(self, model: Model, before: dict[str, tuple[bytes, bool]]) -> None:
-        """The series is as it was; of the work tree, what the step had changed."""
-        changed = {
-            path
-            for path in {*model.left, *self.model.left}
-            if not same(model.left.get(path), self.model.left.get(path))
-        }
+        past = those.pop()
+        others.append(Past(self.model, managed, past.changed))
+        assert self.desk.managed() == past.managed
         lying = dict(self.model.lying)
-        for path in changed:
-            if self.stepped(path, model):
-                lying.pop(path, None)
-                if path in model.lying:
-                    lying[path] = model.lying[path]
-        self.model = replace(model, lying=lying)
-
-    def stepped(self, path: str, model: Model) -> bool:
-        """Whether the bytes on the disk, not only what is known of them, went back."""
-        file = self.desk.work(path)
-        there = file.read_bytes() if file.is_file() else None
-        return there == model.lying.get(path)
+        for path in past.changed:  # an edit that the step only took note of lies there still
+            lying.pop(path, None)
+            if path in past.model.lying:
+                lying[path] = past.model.lying[path]
+        self.model = replace(past.model, lying=lying)
 
     @invariant()
     def the_files_are_those_of_the_model(self) -> None:
         if not hasattr(self, "desk"):
             return
-        found = self.desk.lying()
-        assert {path: (bytes(data), isinstance(data, Executable)) for path, data in found.items()} == {
-            path: (bytes(data), isinstance(data, Executable))
-            for path, data in self.model.lying.items()
-        }
+        assert with_modes(self.desk.lying()) == with_modes(self.model.lying)
         assert self.desk.order() == [*self.model.made]
         patched = {**UPSTREAM, **self.model.made}
         wanted = {path: data for path, data in patched.items() if data is not None}
-        assert self.desk.patched() == wanted
+        assert with_modes(self.desk.patched()) == with_modes(wanted)
         status = self.desk.does("status")
         assert f" {self.model.depth} of {len(self.model.made)} patches" in status
         for path in self.model.edited:
             assert f"work/tree/{path}  (" in status
 
 
-def inserted(made: dict[str, bytes | None], path: str, data: bytes | None) -> dict[str, bytes | None]:
+def inserted(
+    made: dict[str, bytes | None], path: str, data: bytes | None
+) -> dict[str, bytes | None]:
     """The patches with a new one behind the last of its group and those before it."""
     rank = GROUPS.index(group_of(path))
     order = [*made]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from portkit.apply import apply_change, split_lines
 from portkit.diffparse import start_of_diff
 from portkit.errors import BadInput
-from portkit.model import FileChange, Hunk, Patch
+from portkit.model import FileChange, Patch
 from portkit.syntax import Language, language_of
 
 
@@ -23,11 +23,13 @@ from portkit.syntax import Language, language_of
 class Origin:
     """Where a line comes from: the patch that made it, or the 0-based line of upstream's file.
 
-    `cut` is the patch that removed what stood just above.
+    `added` says which hunk of the patch has it, and where in its lines (0-based); `cut` is the
+    patch that removed what stood just above.
     """
 
     patch: str | None
     line: int | None
+    added: tuple[int, int] = (-1, -1)
     cut: str | None = None
 
 
@@ -76,27 +78,26 @@ def _after(origins: Sequence[Origin], patch: Patch) -> tuple[list[Origin], dict[
     after: list[Origin] = []
     leans: dict[str, int] = {}
     done = 0
-    for hunk in patch.change.hunks:
+    for number, hunk in enumerate(patch.change.hunks):
         begin = hunk.old_index
         after += origins[done:begin]
         done = begin
         cut = False  # whether the line just above was removed
-        for line in hunk.lines:
+        for at, line in enumerate(hunk.lines):
             kind = line[:1]
             if kind == b"+":
-                after.append(Origin(patch.name, None))
+                after.append(Origin(patch.name, None, (number, at)))
                 cut = False
                 continue
             old = origins[done]
             for owner in {old.patch, old.cut if done > begin else None} - {None, patch.name}:
                 leans.setdefault(str(owner), done)
             if kind == b" ":
-                after.append(Origin(old.patch, old.line, patch.name if cut else old.cut))
+                after.append(replace(old, cut=patch.name) if cut else old)
             cut = kind == b"-"
             done += 1
-        if cut and done < len(origins):
-            old = origins[done]
-            after.append(Origin(old.patch, old.line, patch.name))
+        if cut and done < len(origins):  # at the hunk's end, with no line of context below
+            after.append(replace(origins[done], cut=patch.name))
             done += 1
     return [*after, *origins[done:]], leans
 
@@ -118,11 +119,6 @@ def printed_at(data: bytes, change: FileChange) -> list[list[int]]:
         found.append(numbers)
         at += 1
     return found
-
-
-def new_numbers(hunk: Hunk) -> Iterator[tuple[int, bytes]]:
-    """Each added line of a hunk with its index in `hunk.lines`."""
-    return ((at, line[1:]) for at, line in enumerate(hunk.lines) if line[:1] == b"+")
 
 
 # dependencies
@@ -202,7 +198,10 @@ _DEFINITIONS = {
         r"|(?!return\b|using\b|template\b|else\b|case\b|goto\b)[A-Za-z_][\w:<>,*&\s]*[\s*&]"
         r"(?P<name>[A-Za-z_]\w*)\s*(?:\(|=|\{|\[|;)"
     ),
-    Language.PYTHON.value: r"\s*(?:async\s+)?(?:def|class)\s+(?P<def>\w+)|(?P<name>[A-Za-z_]\w*)\s*(?::[^=]+)?=[^=]",
+    Language.PYTHON.value: (
+        r"\s*(?:async\s+)?(?:def|class)\s+(?P<scope>\w+)"
+        r"|(?P<name>[A-Za-z_]\w*)\s*(?::[^=]+)?=[^=]"
+    ),
     Language.CMAKE.value: r"\s*(?:function|macro|set|option)\s*\(\s*(?P<name>\w+)",
 }
 

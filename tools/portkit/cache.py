@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import filelock
 import platformdirs
 from packaging.version import Version
 
@@ -76,6 +75,8 @@ class Cache:
     @contextmanager
     def lock(self, events: Events = silent) -> Iterator[Store]:
         """The store, for one writer at a time; leftovers of a killed one are swept away."""
+        import filelock  # noqa: PLC0415  (slow to import, and who only reads needs no lock)
+
         store = self.store
         lock = filelock.FileLock(self.path / "lock")
         with self._writing():

@@ -76,7 +76,7 @@ def add_upstream(arguments: argparse.ArgumentParser) -> None:
 @contextmanager
 def repository(root: Path) -> Iterator[Journal]:
     """The locked journal of the repository, whole again if a command was killed in it."""
-    from portkit.journal import Journal  # slow to import
+    from portkit.journal import Journal  # noqa: PLC0415  (slow to import)
 
     journal = Journal(root)
     with journal.lock() as recovered:
@@ -88,7 +88,7 @@ def settle(root: Path) -> None:
     """Make the repository whole if a command was killed in it, for one that only reads it."""
     if not (root / ".port/journal/staged").exists():
         return  # nothing is under way; reading commands need not import the journal
-    from portkit.journal import Journal
+    from portkit.journal import Journal  # noqa: PLC0415
 
     _note(Journal(root).settle())
 
@@ -108,11 +108,11 @@ def write_bytes(data: bytes) -> None:
 @contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Events]:
     """Events drawn as one line on stderr while the block runs; nothing unless it is a terminal."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or not (sys.stderr.isatty() or os.environ.get("FORCE_COLOR")):
         yield silent
         return
-    from rich.console import Console  # slow to import
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.console import Console  # noqa: PLC0415  (slow to import)
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
     columns = (
         TextColumn("{task.description}"),

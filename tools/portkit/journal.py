@@ -215,11 +215,12 @@ class Journal:
         for staged, path, wanted in self._remaining(moving):
             if wanted is None:
                 durable.remove(self.root / path)
-                if is_work(path):
-                    remove_empty_parents(self.root, path)
             else:
                 durable.replace(staged, self.root / path)
         remove_empty_folders(self.root)
+        for path, (_, wanted) in self._changes(moving).items():
+            if wanted is None and is_work(path):
+                remove_empty_parents(self.root, path)
         targets = [self.root / path for path in self._changes(moving)]
         for folder in {folder for target in targets for folder in target.parents}:
             if folder.is_relative_to(self.root) and folder.is_dir():

@@ -111,7 +111,7 @@ def split(
             + "\n".join(f"  {problem}" for problem in problems),
             hint="nothing was written; --existing merge or replace takes files patched already",
         )
-    return _inserted(series, taken)
+    return inserted(series, taken)
 
 
 def join(series: Series, pin: Pin) -> bytes:
@@ -157,10 +157,10 @@ def _combined(
         raise DoesNotApply(change.path, f"{patch.name} is for another name of this file")
     if existing is Existing.REPLACE:
         return replace(patch, change=change)
-    return replace(patch, change=_merged(patch.change, change, base))
+    return replace(patch, change=merged(patch.change, change, base))
 
 
-def _merged(ours: FileChange, theirs: FileChange, base: Base) -> FileChange:
+def merged(ours: FileChange, theirs: FileChange, base: Base) -> FileChange:
     """Both changes of one file, where they are apart or the same."""
     if (ours.old_path, ours.new_path) != (theirs.old_path, theirs.new_path):
         raise DoesNotApply(theirs.path, "the existing patch renames, adds or deletes it")
@@ -176,7 +176,7 @@ def _merged(ours: FileChange, theirs: FileChange, base: Base) -> FileChange:
     return replace(ours, hunks=hunks, old_mode=old_mode, new_mode=new_mode)
 
 
-def _inserted(series: Series, taken: Sequence[Patch]) -> Split:
+def inserted(series: Series, taken: Sequence[Patch]) -> Split:
     """`series` with `taken`: in their place, or behind the last patch of their group."""
     rank = {group: number for number, group in enumerate((*GROUPS, "deps"))}
     order = {patch.name: patch for patch in series.patches}

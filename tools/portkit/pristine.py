@@ -6,6 +6,8 @@ pinned source, whoever put it there; only where it is not there is upstream aske
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 
@@ -13,17 +15,33 @@ from portkit.errors import IntegrityError
 from portkit.git import Store, TreeEntry
 from portkit.model import Events, Pin, silent
 
+Progress = Callable[[], AbstractContextManager[Events]]
+
+
+def quiet() -> AbstractContextManager[Events]:
+    """The `Progress` of a caller that shows none."""
+    """No progress."""
+    return nullcontext(silent)
+
 
 class Pristine:
     """The files of `pin`, from the user's cache; a context manager that closes git.
 
-    `upstream` is the clone, archive or folder a person gave, as for `obtain`.
+    `upstream` and `offline` are those of `obtain`; `progress` is entered only if it is called.
     """
 
-    def __init__(self, pin: Pin, *, upstream: Path | None = None, events: Events = silent) -> None:
+    def __init__(
+        self,
+        pin: Pin,
+        *,
+        upstream: Path | None = None,
+        progress: Progress = quiet,
+        offline: bool = False,
+    ) -> None:
         self._pin = pin
         self._upstream = upstream
-        self._events = events
+        self._progress = progress
+        self._offline = offline
         self._store: Store | None = None
 
     def __enter__(self) -> Pristine:
@@ -74,5 +92,9 @@ class Pristine:
         from portkit.upstream import obtain  # noqa: PLC0415
 
         pin = self._pin
-        obtain(pin.tag, cache=cache, upstream=self._upstream, pins=[pin], events=self._events)
+        with self._progress() as events:
+            obtain(
+                pin.tag, cache=cache, upstream=self._upstream, pins=[pin], events=events,
+                offline=self._offline,
+            )  # fmt: skip
         return cache.store

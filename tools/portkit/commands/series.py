@@ -7,6 +7,7 @@ function that runs it as `run`.  What is slow to import is imported by these fun
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,10 @@ _MODULES = (
 
 def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
     """Parse the arguments and run one subcommand on the repository at `root`."""
-    given = parser(root).parse_args(arguments)
+    whole = parser(root)
+    if series_completion.ASKED in os.environ:
+        series_completion.answer(whole, root)
+    given = whole.parse_args(arguments)
     code: int = given.run(given)
     return code
 
