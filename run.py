@@ -27,8 +27,8 @@ def set_up() -> None:
     print(f"setting up {VENV} (once) ...", file=sys.stderr, flush=True)
     shutil.rmtree(VENV, ignore_errors=True)
     venv.create(VENV, with_pip=True)
-    install: list[str | Path] = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*install, "--require-hashes", "-r", LOCK], check=False)
+    install: list[str | Path] = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
+    done = subprocess.run([*install, "--quiet", "--require-hashes", "-r", LOCK], check=False)
     if done.returncode:
         sys.exit(
             "error: the packages of requirements.lock could not be installed\n"
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         print(__doc__)
         return 2
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 - this file runs before anything is checked
         sys.exit("error: Python 3.10 or newer is needed, this is " + sys.version.split()[0])
     set_up()
     try:
