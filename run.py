@@ -4,6 +4,8 @@ Makes `.venv` beside this file with exactly what `requirements.lock` names, once
 rest of the command line with that Python.  Needs nothing but Python 3.10 or newer.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import shutil
