@@ -11,11 +11,13 @@ from small import rungs as rungs_of
 
 from portkit.apply import change_between
 from portkit.decision import Conflict, Rung
+from portkit.finder import Library
 from portkit.git import Store
 from portkit.model import Patch
 from portkit.patchfile import canonical, format_patch
 from portkit.rebase import Carried, carry_series, is_plain, patches_of
 from portkit.resolutions import Resolutions, resolution
+from portkit.stale import stale_uses
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +230,21 @@ def test_a_short_function_that_moved_alone_is_found(objects: Store) -> None:
     new = patches_of(carried, patches)
     assert [p.name for p in new] == [f"kernels/{PATH}.patch", f"kernels/{SECOND}.patch"]
     assert {p.header for p in new} == {patches[0].header}
+
+
+def test_a_use_in_the_old_form_is_shown_though_nothing_conflicts(objects: Store) -> None:
+    """Upstream adds a use of what a patch redefines: the carry is whole, the line is named."""
+    header = "template <typename T>\nconstexpr T most = T(448);\n"
+    user = '#include "most.cuh"\n\nfloat scale(float x) {\n  return x / most<float>;\n}\n'
+    fresh = '#include "most.cuh"\n\nfloat other(float x) {\n  return x * most<float>;\n}\n'
+    old = {"csrc/most.cuh": header, "csrc/scale.cu": user}
+    new = {**old, "csrc/other.cu": fresh}
+    patches = [
+        patch("csrc/most.cuh", header, header.replace("most = T(448);", "most() { return 448; }")),
+        patch("csrc/scale.cu", user, user.replace("most<float>", "most<float>()")),
+    ]
+    carried = carry(objects, patches, old, new)
+    library = Library(objects, carried.target.tag, carried.target.files)
+    uses = stale_uses(patches, carried.files, library)
+    assert not carried.conflicts
+    assert [(use.path, use.line, use.name) for use in uses] == [("csrc/other.cu", 4, "most")]

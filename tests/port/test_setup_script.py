@@ -107,6 +107,7 @@ def load(
     monkeypatch.setitem(sys.modules, "envs", module("envs"))  # put back what the script puts there
     monkeypatch.setattr(subprocess, "check_output", record)
     monkeypatch.setattr(subprocess, "check_call", record)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # the trees are not ours to write to
     monkeypatch.setattr(sys, "platform", "win32" if windows else "linux")
     file = tree / "setup.py"
     code = compile(file.read_text(encoding="utf-8"), str(file), "exec")

@@ -27,6 +27,7 @@ from portkit.resolutions import SUFFIX, Resolution, Resolutions, resolution
 from portkit.series import Series
 from portkit.session import WORK_FOLDER
 from portkit.sides import Text
+from portkit.stale import StaleUse, stale_uses
 from portkit.upstream import Source, obtain, released_tags, tags_between
 
 RESOLUTIONS_FOLDER = f"{SERIES_FOLDER}/resolutions"
@@ -59,7 +60,7 @@ class Plan:
     """What the ladder decided; `marked` are the conflicts as files, `homeless` those without one.
 
     `owners` are the patches whose conflicts each of the marked files holds; `seconds` is the time
-    of the carrying stage, sources at hand.
+    of the carrying stage, sources at hand.  `stale` are uses that no patch covers.
     """
 
     start: Start
@@ -69,6 +70,7 @@ class Plan:
     marked: dict[str, Marked]
     owners: dict[str, tuple[str, ...]]
     homeless: tuple[tuple[Patch, Conflict], ...]
+    stale: tuple[StaleUse, ...]
     seconds: float
 
     @property
@@ -143,7 +145,8 @@ def plan(
         if path is not None:
             owners[path] = tuple(dict.fromkeys((*owners.get(path, ()), patch.name)))
     marked = _mark(carried, placed, library, start.pin.tag)
-    return Plan(start, sources, snapshots, carried, marked, owners, homeless, seconds)
+    stale = stale_uses(start.patches, carried.files, library)
+    return Plan(start, sources, snapshots, carried, marked, owners, homeless, stale, seconds)
 
 
 def _homes(

@@ -186,7 +186,7 @@ class _Journey:
         self._align(old, new, moving)
         git = self._git(old, new, moving)
         placed = [self._place(one, git.successor(one.path), new) for one in moving]
-        _drop_what_serves_nothing(placed)
+        _settle_what_serves(placed, new)
         files = compose(self._libraries[new.tag], git, placed)
         taken = [
             (
@@ -275,21 +275,32 @@ def edits_of(unit: Unit) -> list[Edit]:
     return [block for hunk in unit.hunks for block in blocks_of(hunk)]
 
 
-def _drop_what_serves_nothing(placed: Sequence[Placed]) -> None:
-    """Drop the imports of a patch whose other hunks are all dropped."""
-    hunks: dict[str, list[tuple[Placed, int]]] = {}
+def _settle_what_serves(placed: Sequence[Placed], new: Snapshot) -> None:
+    """Let the imports of a patch share the fate of its other hunks.
+
+    They are dropped when all others are, and wait when their lines are gone but another waits.
+    """
+    serving: dict[str, list[tuple[Placed, int]]] = {}
+    others: dict[str, list[HunkResult]] = {}
     for one in placed:
-        hunks.setdefault(one.unit.patch, []).extend((one, n) for n in range(len(one.results)))
-    for mine in hunks.values():
-        left = [(one, n) for one, n in mine if not _dropped(one.results[n])]
-        if len(left) == len(mine) or not all(
-            gone.only_serves(one.results[n].hunk, language_of(one.unit.base_path))
-            for one, n in left
-        ):
-            continue
-        for one, n in left:
-            drop = Dropped(Why.SERVES_NOTHING, "every other hunk of the patch is dropped")
-            one.results[n] = replace(one.results[n], outcomes=(drop,))
+        language = language_of(one.unit.base_path)
+        for number, result in enumerate(one.results):
+            if gone.only_serves(result.hunk, language):
+                serving.setdefault(one.unit.patch, []).append((one, number))
+            else:
+                others.setdefault(one.unit.patch, []).append(result)
+    for patch, served in others.items():
+        for one, number in serving.get(patch, ()):
+            result = one.results[number]
+            if all(map(_dropped, served)):
+                drop = Dropped(Why.SERVES_NOTHING, "every other hunk of the patch is dropped")
+                one.results[number] = replace(result, outcomes=(drop,))
+            elif _dropped(result) and any(other.conflicts for other in served):
+                path = one.path if one.path in new.files else None
+                region = Region(path, 0, 0, result.hunk.before, result.hunk.after, ())
+                reason = "its lines are gone, and another hunk that it serves waits"
+                conflict = Conflict(reason, region, blocks_of(result.hunk))
+                one.results[number] = replace(result, outcomes=(conflict,))
 
 
 def _dropped(result: HunkResult) -> bool:

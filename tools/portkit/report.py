@@ -28,6 +28,7 @@ from portkit.report_model import (
     Report,
     Run,
     Side,
+    StaleReport,
     State,
     StepReport,
     Totals,
@@ -36,6 +37,7 @@ from portkit.report_model import (
     shown_lines,
     to_json,
 )
+from portkit.stale import StaleUse
 
 __all__ = ["Report", "Run", "build", "html", "markdown", "to_json"]
 
@@ -43,7 +45,9 @@ _CONTEXT = 3  # lines around an edit
 _SAME_LINES = (Rung.EXACT, Rung.OFFSET)
 
 
-def build(pin: Pin, carried: Carried, facts: Facts, run: Run) -> Report:
+def build(
+    pin: Pin, carried: Carried, facts: Facts, run: Run, stale: Sequence[StaleUse] = ()
+) -> Report:
     """The report of carrying a series from `pin` to `carried.target`."""
     regions = _Regions(carried)
     patches = tuple(_patch(story, carried, run, regions) for story in carried.stories)
@@ -56,6 +60,10 @@ def build(pin: Pin, carried: Carried, facts: Facts, run: Run) -> Report:
         patches=patches,
         facts=facts,
         run=run,
+        stale=tuple(
+            StaleReport(use.name, plain(use.patch), plain(use.path), use.line, shown(use.text))
+            for use in stale
+        ),
     )
 
 

@@ -51,6 +51,7 @@ def _sections(report: Report) -> Iterator[tuple[str, Iterable[str]]]:
         title = f"conflict {number}, {conflict.path}:{conflict.line}"
         yield title, [*head, *_conflict(number, conflict, patch)]
     yield "drops", _drops(report)
+    yield "uses to look at", _stale(report)
     yield "patches", _patches(report)
     yield "upstream facts", _facts(report.facts)
     yield "how this was made", _run(report)
@@ -120,6 +121,17 @@ def _drops(report: Report) -> Iterator[str]:
             f"- {_code(drop.path)} line {drop.line} ({_text(patch.summary)}), {_text(tags)}: "
             f"{_text(drop.why.value)}. {_text(drop.evidence)}."
         )
+
+
+def _stale(report: Report) -> Iterator[str]:
+    if not report.stale:
+        return
+    yield "## Uses to look at"
+    yield ""
+    yield "Lines of the new tag that use a name as it was before a patch redefined it:"
+    yield ""
+    for use in report.stale:
+        yield f"- {_code(f'{use.path}:{use.line}')}: {_code(use.text.strip())} ({_code(use.patch)})"
 
 
 # patches

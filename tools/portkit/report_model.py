@@ -189,6 +189,17 @@ class Totals:
 
 
 @dataclass(frozen=True)
+class StaleReport:
+    """A line of the new tag that uses `name` as it was before `patch` redefined it."""
+
+    name: str
+    patch: str
+    path: str
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Run:
     """How the report came about: what a reader needs to do it again.
 
@@ -215,6 +226,7 @@ class Report:
     patches: tuple[PatchReport, ...]
     facts: Facts
     run: Run
+    stale: tuple[StaleReport, ...] = ()
 
     @property
     def conflicts(self) -> tuple[ConflictReport, ...]:

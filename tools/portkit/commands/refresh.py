@@ -316,7 +316,7 @@ class _Command:
             drops_accepted=state.drops_accepted,
         )  # fmt: skip
         known = facts(self.cache.store, plan.snapshots[0], plan.target)
-        return report.build(plan.start.pin, plan.carried, known, run)
+        return report.build(plan.start.pin, plan.carried, known, run, plan.stale)
 
     def _write_report(self, made: Report, state: State) -> Path | None:
         folder: Path | None = self.given.report
@@ -422,6 +422,10 @@ def _summary(plan: Plan) -> list[str]:
     }
     order = [rung for rung in (r.value for r in Rung) if rung in rungs]
     how = f" ({', '.join(order)})" if order else ""
+    lines += [
+        f"{'look at':<9} {use.path}:{use.line}: uses {use.name} as it was before {use.patch}"
+        for use in plan.stale
+    ]
     return [f"{'carried':<9} {_count(plain, 'patch', 'patches')} whole{how}", *lines]
 
 
