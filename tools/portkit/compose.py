@@ -12,7 +12,7 @@ from functools import partial
 from itertools import pairwise
 
 from portkit.apply import blocks_of
-from portkit.carry import UNCHANGED, Unit
+from portkit.carry import Unit
 from portkit.decision import Conflict, HunkResult, Landed, Region, Rung
 from portkit.finder import Library
 from portkit.model import Edit
@@ -85,7 +85,7 @@ def _ordered(landed: Sequence[Landed]) -> list[Edit]:
 def _refusal(git: Series, theirs: Text, members: Sequence[Placed]) -> tuple[Landed, str] | None:
     """The next piece that cannot stay, and why."""
     landed = _landed(theirs.path, members)
-    if all(o.evidence == UNCHANGED for o in landed):
+    if all(o.rung is Rung.EXACT for o in landed):
         return _clash(landed)
     return (
         _clash(landed) or _fault(theirs, landed, members) or _dissent(git, theirs, landed, members)

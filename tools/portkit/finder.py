@@ -74,6 +74,12 @@ class Finder:
         """The files that contain `needle`, in tree order."""
         return tuple(text.path for text in self._candidates if needle in text.data)
 
+    def arrivals(self, needle: bytes) -> tuple[str, ...]:
+        """The files that are new and contain `needle`; reads none of the others."""
+        library, old = self.library, self._old.files
+        paths = [p for p in library.files if p not in old and language_of(p) is self._language]
+        return tuple(text.path for text in library.texts(paths) if needle in text.data)
+
     def gained(self, needle: bytes) -> tuple[str, ...]:
         """The files that contain `needle` now and did not before."""
         old = self._old
