@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from small import HEADER
+
 from portkit import console, patched, series
 from portkit import pin as pinfile
 from portkit.apply import change_between
@@ -21,17 +23,6 @@ from portkit.model import Patch, Pin
 from portkit.patchdoc import DOC_FILE, render
 from portkit.patchfile import canonical
 from portkit.series import Entry, Series, name_for
-
-HEADER = b"""\
-Description: What fails, and what is done
- In more words.
-Author: a maintainer
-Forwarded: no
-Last-Update: 2026-01-01
-Diagnostic: C1083
-Test: tests/port/test_runtime.py
-Archs: none
-"""
 
 Files = Mapping[str, bytes | None]
 

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from desk import HEADER, Desk
+from desk import Desk
+from small import HEADER
 
 from portkit import header, series
 from portkit.cache import CACHE_VARIABLE

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from desk import HEADER, Desk, a_patch
+from desk import Desk, a_patch
+from small import HEADER
 
 from portkit import patched, series
 from portkit import pin as pinfile

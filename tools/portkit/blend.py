@@ -47,13 +47,10 @@ def tokens(pair: Pair, group: Group) -> Edit | None:
     and most of the old text must have survived upstream.
     """
     base, ours, theirs = group.sides(pair)
-    start, end = group.region.start, group.region.end
-    if any(_several(pair, block, group.region) for block in group.blocks):
-        return None
     merged = _merge(pair.theirs.language, base, ours, theirs)
-    if merged is None:
+    if merged is None or any(_several(_rated(pair, b, group.region)) for b in group.blocks):
         return None
-    return Edit(start, end, merged)
+    return Edit(group.region.start, group.region.end, merged)
 
 
 def twin(pair: Pair, group: Group) -> Edit | None:
@@ -62,11 +59,8 @@ def twin(pair: Pair, group: Group) -> Edit | None:
         return None
     block = group.blocks[0]
     old = pair.base.lines[block.start : block.end]
-    region = group.region
-    if not any(map(telling, old)) or _several(pair, block, region):
-        return None
-    rated = _rated(pair, block, region)
-    if not rated or rated[0][0] < _ALIKE:
+    rated = _rated(pair, block, group.region)
+    if not rated or rated[0][0] < _ALIKE or _several(rated):
         return None
     start = rated[0][1]
     now = pair.theirs.lines[start : start + len(old)]
@@ -74,9 +68,8 @@ def twin(pair: Pair, group: Group) -> Edit | None:
     return None if merged is None else Edit(start, start + len(old), merged)
 
 
-def _several(pair: Pair, block: Edit, region: Change) -> bool:
-    """Whether the replaced lines could have become one of several places in the region."""
-    rated = _rated(pair, block, region)
+def _several(rated: Sequence[tuple[float, int]]) -> bool:
+    """Whether the replaced lines could have become one of several places."""
     return len(rated) > 1 and rated[1][0] >= _ALIKE and rated[1][0] > 0.8 * rated[0][0]
 
 

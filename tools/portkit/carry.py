@@ -205,9 +205,10 @@ def _group(
         if isinstance(landed, Landed):
             return landed
         reasons.append(f"{rung.value}: {landed}")
-    elsewhere = _vanished(pair, group) and _elsewhere(pair.base, members[0].hunk, finder)
-    if isinstance(elsewhere, Landed) and len(members) == 1:
-        return elsewhere
+    if len(members) == 1 and _vanished(pair, group):
+        elsewhere = _elsewhere(pair.base, members[0].hunk, finder)
+        if elsewhere is not None:
+            return elsewhere
     settled = resolutions.lookup(base, ours, theirs)
     if settled is not None:
         edit = blend.trimmed(
