@@ -16,7 +16,7 @@ from packaging.version import Version
 from urllib3.util import Retry
 
 from portkit.errors import IntegrityError, PortError, Unavailable
-from portkit.index import Index, Sdist, pip_settings
+from portkit.index import Index, IndexFile, pip_settings
 from portkit.model import Event
 
 FAST = Retry(total=3, backoff_factor=0.001, status_forcelist=(429, 503), allowed_methods=("GET",))
@@ -129,7 +129,7 @@ def index(served: Served) -> Iterator[Index]:
         yield index
 
 
-def only(index: Index) -> Sdist:
+def only(index: Index) -> IndexFile:
     (sdist,) = index.sdists.values()
     return sdist
 

@@ -22,7 +22,7 @@ from portkit import upstream as upstream_module
 from portkit.archive import describe
 from portkit.errors import BadInput, Busy, IntegrityError, Unavailable
 from portkit.git import Store, git
-from portkit.index import Sdist
+from portkit.index import IndexFile
 from portkit.model import Archive, Event, Events, Pin, silent
 from portkit.upstream import (
     CACHE_VARIABLE,
@@ -109,9 +109,9 @@ class FakeIndex:
         pass
 
     @property
-    def sdists(self) -> dict[Version, Sdist]:
+    def sdists(self) -> dict[Version, IndexFile]:
         return {
-            Version(version): Sdist(
+            Version(version): IndexFile(
                 path.name,
                 Version(version),
                 "",
@@ -126,7 +126,7 @@ class FakeIndex:
     def versions(self) -> set[Version]:
         return {Version(version) for version in (*self.archives, *self.others)}
 
-    def download(self, sdist: Sdist, folder: Path, events: Events = silent) -> Path:
+    def download(self, sdist: IndexFile, folder: Path, events: Events = silent) -> Path:
         events(Event("downloading"))
         folder.mkdir(exist_ok=True)
         target = folder / sdist.name

@@ -1,4 +1,4 @@
-"""The package index: which versions have a source archive, and fetching one, checked.
+"""The package index: which versions have which files, and fetching one, checked.
 
 The index is the one the user's pip is configured for, else pypi-simple's own default.  pypi-simple
 reads the index; the download is ours because it resumes, which pypi-simple's does not.
@@ -20,6 +20,8 @@ from types import TracebackType
 
 import requests
 import urllib3.exceptions
+from packaging.tags import Tag
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 from pypi_simple import (
     PYPI_SIMPLE_ENDPOINT,
@@ -48,12 +50,13 @@ MAX_ARCHIVE = 1 << 30  # bytes
 _TIMEOUT = (15.0, 60.0)  # seconds to connect, seconds without a byte
 _CHUNK = 1 << 16
 _OBJECT = re.compile(r"^<?\w+(\.\w+)*\(.*?\)[^:]*: ")
+_WHEEL_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*\.whl")
 _HINT = "check the network, or the index that pip is configured for (PIP_INDEX_URL)"
 
 
 @dataclass(frozen=True)
-class Sdist:
-    """A source archive on the index; `size` in bytes is None where the index does not say."""
+class IndexFile:
+    """A source archive or wheel on the index; `size` in bytes is None where it does not say."""
 
     name: str
     version: Version
@@ -84,7 +87,7 @@ def pip_settings() -> dict[str, str]:
 
 
 class Index:
-    """The source archives of one project on a package index; a context manager.
+    """The files of one project on a package index; a context manager.
 
     Every method raises `Unavailable` when the index does not serve.
     """
@@ -134,27 +137,47 @@ class Index:
         return frozenset(filter(None, (_version(package) for package in self._page.packages)))
 
     @cached_property
-    def sdists(self) -> dict[Version, Sdist]:
+    def sdists(self) -> dict[Version, IndexFile]:
         """The source archives by version.
 
         Only the canonical name `<project>-<version>.tar.gz` counts, so that a name from the index
         is safe as a file name.
         """
-        found: dict[Version, Sdist] = {}
+        found: dict[Version, IndexFile] = {}
         for package in self._page.packages:
             version = _version(package)
             if version is not None and package.filename == f"{self._project}-{version}.tar.gz":
-                found[version] = Sdist(
-                    package.filename,
-                    version,
-                    package.url,
-                    package.size,
-                    (package.digests or {}).get("sha256", "").lower(),
-                    package.is_yanked,
-                )
+                found[version] = _file(package, version)
         return found
 
-    def download(self, sdist: Sdist, folder: Path, events: Events = silent) -> Path:
+    def wheels(self, version: Version) -> tuple[IndexFile, ...]:
+        """The wheels of one version, by name."""
+        found = (
+            _file(package, version)
+            for package in self._page.packages
+            if _version(package) == version and wheel_tags(package.filename)
+        )
+        return tuple(sorted(found, key=lambda wheel: wheel.name))
+
+    def read_range(self, file: IndexFile, start: int, end: int) -> bytes | None:
+        """Bytes `start` to `end` (exclusive) of `file`; None where the index serves no ranges."""
+        headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
+        with (
+            _serving(f"the package index's {file.name}"),
+            self._client.s.get(file.url, headers=headers, stream=True, timeout=_TIMEOUT) as answer,
+        ):
+            answer.raise_for_status()
+            if answer.status_code != requests.codes.partial_content:
+                return None
+            data = answer.content
+        if len(data) != end - start:
+            raise Unavailable(
+                f"the package index's {file.name} broke off: {len(data)} of {end - start} bytes",
+                hint=_HINT,
+            )
+        return data
+
+    def download(self, sdist: IndexFile, folder: Path, events: Events = silent) -> Path:
         """Fetch `sdist` into `folder` and return its path; the file is there whole or not at all.
 
         A broken transfer goes on where it stopped, also one of an earlier process.  Raises
@@ -180,7 +203,7 @@ class Index:
         part.replace(target)
         return target
 
-    def _receive_all(self, sdist: Sdist, part: Path, events: Events) -> None:
+    def _receive_all(self, sdist: IndexFile, part: Path, events: Events) -> None:
         """Fill `part`, resuming after each break as long as the retry policy allows."""
         retries = self._retries
         while True:
@@ -190,7 +213,7 @@ class Index:
                 retries = retries.increment("GET", sdist.url, error=broken)
                 retries.sleep()
 
-    def _receive(self, sdist: Sdist, part: Path, events: Events) -> None:
+    def _receive(self, sdist: IndexFile, part: Path, events: Events) -> None:
         """One request for what `part` still lacks."""
         held = part.stat().st_size if part.exists() else 0
         if held and held == sdist.size:
@@ -216,6 +239,23 @@ class Index:
                     events(Event(f"downloading {sdist.name}", held, sdist.size, "bytes"))
                     if held > limit:
                         break  # the check of size and sha256 refuses it
+
+
+def _file(package: DistributionPackage, version: Version) -> IndexFile:
+    digest = (package.digests or {}).get("sha256", "").lower()
+    return IndexFile(
+        package.filename, version, package.url, package.size, digest, package.is_yanked
+    )
+
+
+def wheel_tags(name: str) -> frozenset[Tag]:
+    """The tags of a wheel; none for what is no wheel's name or not safe as a file name."""
+    if not _WHEEL_NAME.fullmatch(name):
+        return frozenset()
+    try:
+        return parse_wheel_filename(name)[3]
+    except InvalidWheelFilename:
+        return frozenset()
 
 
 def _version(package: DistributionPackage) -> Version | None:

@@ -16,7 +16,7 @@ from portkit.cache import CACHE_VARIABLE, PROJECT, Cache, Source, fetch_tag, imp
 from portkit.errors import BadInput, IntegrityError, PortError, Unavailable
 from portkit.git import Store
 from portkit.given import from_path, versions_at
-from portkit.index import Index, Sdist
+from portkit.index import Index, IndexFile
 from portkit.model import Event, Events, Pin, silent
 from portkit.tags import nearest, normalise, released, tags_between
 
@@ -85,7 +85,7 @@ def _from_index(cache: Cache, store: Store, search: _Search) -> bool:
     return True
 
 
-def _check_published(sdist: Sdist, search: _Search) -> None:
+def _check_published(sdist: IndexFile, search: _Search) -> None:
     """Refuse before the download what the pin would refuse after it."""
     for pin in search.pins:
         if pin.tag == search.tag and pin.archive and pin.archive.sha256 != sdist.sha256:
