@@ -13,10 +13,13 @@ from datetime import date
 from email.parser import HeaderParser
 
 SUMMARY_WIDTH = 72
+WAIVER = "Audit-Waiver"  # the reason to accept a patch that the audit cannot prove
 STUB = "TODO"
 
 _REQUIRED = ("Description", "Author", "Forwarded", "Last-Update", "Diagnostic", "Test", "Archs")
-_OPTIONAL = re.compile(r"Origin|Bug(-\w+)?|Reviewed-by|Acked-by|Applied-Upstream|X-[\w-]+", re.I)
+_OPTIONAL = re.compile(
+    r"Origin|Bug(-\w+)?|Reviewed-by|Acked-by|Applied-Upstream|Audit-Waiver|X-[\w-]+", re.I
+)
 _ALIASES = {"subject": "description", "from": "author"}  # DEP-3 allows a git mail's names
 _ARCH = re.compile(r"\d+\.\d[af]?")
 _FORWARDED = re.compile(r"no|not-needed|yes|https?://\S+")
@@ -167,6 +170,11 @@ def _fault(field: Field, header: Header) -> str:
         for test in header.tests:
             if not _TEST.fullmatch(test):
                 return f"Test: {test!r} is not of the form file.py::name"
+    if field.name == WAIVER:
+        if len(field.value.split()) < 3:
+            return f"{WAIVER} gives no reason: say why the patch is harmless though unproved"
+        if not header.value("Reviewed-by"):
+            return f"{WAIVER} needs a Reviewed-by field: who agreed to it"
     if field.key == "diagnostic":
         for item in header.diagnostics:
             if re.search(r"\s", item):

@@ -35,6 +35,7 @@ COMMON_FLAGS = (
     "-DENABLE_FP8", "-DPy_LIMITED_API=3", "-DTORCH_EXTENSION_NAME=_C", "-D_C_EXPORTS",
     "-DCUTLASS_ENABLE_DIRECT_CUDA_DRIVER_CALL=1", "-Xcompiler=-fPIC", "-w",
 )  # fmt: skip
+_HOST_FLAGS = ("-Xcompiler=-ffunction-sections",)  # one function's size moves no other one
 _FORMAT = b"nvcc-1"  # changes when the same key would stand for something else
 _SAID = 2000  # characters of a compiler's complaint that are worth repeating
 _ARCH = re.compile(r"(\d+)\.(\d)([af]?)")
@@ -139,11 +140,11 @@ def compile_unit(
 
     Only the files of `closure` are there, below a folder of their own, so that two trees give the
     same names to the compiler; `folders` are its include folders (`csrc`).  `host` asks for the
-    host object too.  Raises `DoesNotCompile`, `BadInput` for an unknown architecture, and
-    `IntegrityError` when the compiler read a file that the closure lacks.
+    host object too, with a section for each function.  Raises `DoesNotCompile`, `BadInput` for an
+    unknown architecture, and `IntegrityError` when the compiler read a file that the closure lacks.
     """
     code = _code(arch)
-    words = (*environment.identity, *flags, *folders, arch, "host" if host else "device")
+    words = (*environment.identity, *flags, *folders, arch)
     key = hashlib.sha256(_FORMAT + "\n".join((*words, closure.digest)).encode()).hexdigest()
     home = Cache.at(cache).path / "nvcc" / key[:2] / key[2:]
     kept = _kept(home, host)
@@ -181,7 +182,7 @@ def _run(
     result = out / ("unit.o" if host else f"{Path(closure.unit).stem}.ptx")
     command = [
         str(toolkit.nvcc), *options, f"-gencode=arch=compute_{code},code=sm_{code}",
-        "-c" if host else "-ptx", "--keep", f"--keep-dir={out}",
+        *(("-c", *_HOST_FLAGS) if host else ("-ptx",)), "--keep", f"--keep-dir={out}",
         "-MD", "-MF", str(out / "unit.d"), "-MT", "unit", closure.unit, "-o", str(result),
     ]  # fmt: skip
     _call(command, tree, closure.unit, code)
@@ -219,17 +220,11 @@ def _kept(home: Path, host: bool) -> Compiled | None:
 
 
 def _keep(home: Path, made: Compiled) -> None:
-    """Put the result in the cache, whole or not at all; another process may have been faster."""
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent) as temp:
-        stage = Path(temp, "result")
-        stage.mkdir()
-        durable.write(stage / "unit.ptx", made.ptx)
-        durable.write(stage / "unit.cubin", made.cubin)
-        if made.host is not None:
-            durable.write(stage / "unit.o", made.host)
-        try:
-            durable.replace(stage, home)
-        except OSError:
-            if _kept(home, made.host is not None) is None:
-                raise
+    """Put the result in the cache, each part whole or not at all; the PTX, read first, last."""
+    home.mkdir(parents=True, exist_ok=True)
+    parts = {"unit.o": made.host, "unit.cubin": made.cubin, "unit.ptx": made.ptx}
+    for name, data in parts.items():
+        if data is not None:
+            with tempfile.NamedTemporaryFile(dir=home, delete=False) as part:
+                part.write(data)
+            durable.replace(Path(part.name), home / name)

@@ -1,0 +1,141 @@
+"""`patch_series/evidence.json`: what compilers were found to make of upstream's and our sources.
+
+A record holds for contents, not for names: it has the hash of a unit with all that it includes, in
+both trees, and names the compilers.  So it serves where there is no nvcc, and it is void as soon as
+one of the files changes.  Only `tools/audit.py --record` writes the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from portkit import durable
+from portkit.errors import BadFile
+from portkit.patchfile import SERIES_FOLDER
+
+FILE = f"{SERIES_FOLDER}/evidence.json"
+_HINT = "restore it from version control, or delete it and run tools/audit.py --record"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Found(_Model):
+    """What was equal for one architecture; see `machine.Same`."""
+
+    functions: int
+    kernels: int
+    unused: int
+    host: bool = False
+    host_doubt: str = ""
+
+    @property
+    def knows_host(self) -> bool:
+        """Whether host objects were compared, whatever came of it."""
+        return self.host or bool(self.host_doubt)
+
+
+class UnitRecord(_Model):
+    """A unit that compiles to the same code, by architecture (`9.0`).
+
+    `upstream` and `patched` are digests of closures, `flags` of the compiler's flags.
+    """
+
+    unit: str
+    upstream: str
+    patched: str
+    flags: str
+    compilers: tuple[str, ...]
+    archs: dict[str, Found]
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return (self.unit, self.upstream, self.patched, self.flags)
+
+
+class DispatchRecord(_Model):
+    """A unit whose host code launches the same kernels; `upstream` and `patched` hash it."""
+
+    path: str
+    upstream: str
+    patched: str
+    launches: int
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return (self.path, self.upstream, self.patched)
+
+
+class GeneratorRecord(_Model):
+    """A generator that generates the same; `upstream` and `patched` hash all that it reads."""
+
+    path: str
+    upstream: str
+    patched: str
+    arch_lists: tuple[str, ...]
+    kernels: int
+    combinations: int
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return (self.path, self.upstream, self.patched)
+
+
+class Records(_Model):
+    """All records of a repository."""
+
+    schema_version: int = 1
+    units: tuple[UnitRecord, ...] = ()
+    dispatches: tuple[DispatchRecord, ...] = ()
+    generators: tuple[GeneratorRecord, ...] = ()
+
+    def unit(self, key: tuple[str, str, str, str], arch: str) -> tuple[UnitRecord, Found] | None:
+        """The record for these contents and architecture, one that knows the host code first."""
+        fitting = [(r, r.archs[arch]) for r in self.units if r.key == key and arch in r.archs]
+        return max(fitting, key=lambda pair: pair[1].knows_host, default=None)
+
+    def generator(self, key: tuple[str, str, str]) -> GeneratorRecord | None:
+        return next((record for record in self.generators if record.key == key), None)
+
+    def dispatch(self, key: tuple[str, str, str]) -> DispatchRecord | None:
+        return next((record for record in self.dispatches if record.key == key), None)
+
+
+def read(root: Path) -> Records:
+    """The records of the repository at `root`, none where there is no file; raises `BadFile`."""
+    try:
+        return Records.model_validate_json((root / FILE).read_bytes())
+    except FileNotFoundError:
+        return Records()
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        message = f"is not what the audit writes: {place}: {first['msg']}"
+        raise BadFile(FILE, None, message, hint=_HINT) from None
+
+
+def write(root: Path, records: Records) -> None:
+    """Write the records of the repository at `root`, whole or not at all."""
+    ordered = Records(
+        units=tuple(sorted(records.units, key=lambda r: (r.key, r.compilers))),
+        dispatches=tuple(sorted(records.dispatches, key=lambda r: r.key)),
+        generators=tuple(sorted(records.generators, key=lambda r: r.key)),
+    )
+    part = root / f"{FILE}.part"
+    durable.write(part, ordered.model_dump_json(indent=1).encode() + b"\n")
+    durable.replace(part, root / FILE)
+
+
+def merged(units: list[UnitRecord]) -> tuple[UnitRecord, ...]:
+    """Records of the same contents and compilers as one, the later results over the earlier."""
+    found: dict[tuple[object, ...], UnitRecord] = {}
+    for record in units:
+        key = (record.key, record.compilers)
+        before = found[key].archs if key in found else {}
+        archs = {**before, **record.archs}
+        ordered = dict(sorted(archs.items(), key=lambda item: float(item[0].rstrip("af"))))
+        found[key] = record.model_copy(update={"archs": ordered})
+    return tuple(found.values())
