@@ -6,13 +6,12 @@ a change of one patch.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from portkit import durable
 from portkit.errors import Unavailable
-from portkit.git import Store, TreeEntry
+from portkit.git import Store, TreeEntry, blob_id
 from portkit.model import Event, Events, Pin, silent
 from portkit.tree import GITLINK, long_path, write_checkout
 
@@ -69,7 +68,7 @@ def _update(store: Store, entries: Mapping[str, TreeEntry], folder: Path, events
     for number, (path, entry) in enumerate(entries.items()):
         if number % 100 == 0:
             events(Event("comparing the source", number, len(entries), "files"))
-        if entry.mode != GITLINK and _blob_id(folder / path) != entry.oid:
+        if entry.mode != GITLINK and _id_of(folder / path) != entry.oid:
             wrong.append(path)
     for path in wrong:
         target = Path(long_path(folder / path))
@@ -78,10 +77,9 @@ def _update(store: Store, entries: Mapping[str, TreeEntry], folder: Path, events
     return len(wrong)
 
 
-def _blob_id(path: Path) -> str:
-    """The id git gives a file's content; empty for no file."""
+def _id_of(path: Path) -> str:
+    """The id of a file's content; empty for no file."""
     try:
-        data = Path(long_path(path)).read_bytes()
+        return blob_id(Path(long_path(path)).read_bytes())
     except OSError:
         return ""
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

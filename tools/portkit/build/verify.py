@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,6 +14,7 @@ from portkit.build import binary, wheels
 from portkit.build.manifest import Manifest, is_compiled, stem
 from portkit.build.wheels import Wheel
 from portkit.build.words import Check, fail, ok, some, warn
+from portkit.git import blob_id
 from portkit.model import Event, Events, silent
 
 _AGAIN = "build the wheel again: tools/build.py --from post-build"
@@ -192,7 +192,7 @@ def _files(wheel: Wheel, manifest: Manifest, pinned: Mapping[str, str]) -> Itera
     names = set(wheel.names)
     missing = sorted(set(pinned) - names)
     other = sorted(
-        path for path, oid in pinned.items() if path in names and _blob_id(wheel.read(path)) != oid
+        path for path, oid in pinned.items() if path in names and blob_id(wheel.read(path)) != oid
     )
     if missing:
         yield fail(
@@ -283,7 +283,3 @@ def _field(data: bytes, name: str) -> list[str]:
     head = data.replace(b"\r\n", b"\n").partition(b"\n\n")[0].decode("utf-8", "replace")
     pairs = (line.partition(":") for line in head.split("\n"))
     return [value.strip() for key, _, value in pairs if key.lower() == name.lower()]
-
-
-def _blob_id(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -131,49 +131,33 @@ def rewrite(wheel: Wheel, folder: Path, *, changes: Mapping[str, bytes]) -> Whee
 
     Raises `BadInput` when a member is not what its RECORD says.
     """
-    target = folder / wheel.path.name
     record = f"{wheel.info}/RECORD"
+
+    def members(read: WheelFile) -> Iterator[tuple[str, bytes]]:
+        for one in read.infolist():
+            if not one.is_dir() and one.filename != record:
+                data = read.read(one)  # checks its hash
+                yield one.filename, changes.get(one.filename, data)
+
     try:
-        with WheelFile(wheel.path) as read, _writing(target) as written:
-            for member in read.infolist():
-                if member.is_dir() or member.filename == record:
-                    continue
-                data = read.read(member)
-                written.writestr(member.filename, changes.get(member.filename, data))
+        with WheelFile(wheel.path) as read:
+            return pack(members(read), folder, wheel.path.name)
     except WheelError as error:
         raise BadInput(f"{wheel.path.name} is damaged: {error}") from None
-    return opened(target)
 
 
-def pack(files: Mapping[str, bytes | Path], folder: Path, name: str) -> Wheel:
-    """A wheel called `name` of `files` (place to bytes or file), with its RECORD."""
+def pack(members: Iterable[tuple[str, bytes | Path]], folder: Path, name: str) -> Wheel:
+    """A wheel called `name` of places with their bytes or files, in order, with its RECORD."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / name
-    info = "-".join(name.split("-")[:2]) + ".dist-info/"
-    # The metadata lies at the end, where a reader of a zip archive looks first.
-    places = sorted(files, key=lambda place: (place.startswith(info), place))
-    with _writing(target) as written:
-        for place in places:
-            source = files[place]
+    target.unlink(missing_ok=True)
+    with WheelFile(target, "w", zipfile.ZIP_DEFLATED) as written:
+        for place, source in members:
             if isinstance(source, Path):
                 written.write(source, place)
             else:
                 written.writestr(place, source)
     return opened(target)
-
-
-def _writing(target: Path) -> WheelFile:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    return WheelFile(target, "w", zipfile.ZIP_DEFLATED)
-
-
-def wheel_file(tag: str, *, pure: bool = False) -> bytes:
-    """The WHEEL file of a wheel for `tag` (`cp38-abi3-win_amd64`)."""
-    return (
-        "Wheel-Version: 1.0\nGenerator: vllm-windows-build\n"
-        f"Root-Is-Purelib: {str(pure).lower()}\nTag: {tag}\n\n"
-    ).encode()
 
 
 def evaluate(required: Iterable[Requirement], environment: Mapping[str, str]) -> list[Requirement]:
