@@ -149,6 +149,8 @@ def test_import_apply_export_and_import_again(world: World, options: tuple[str, 
     assert world.pin.patched_tree in out
     written = written_files(world.root / "the tree")
     assert written.pop("PKG-INFO") == b"Metadata-Version: 2.1\nName: vllm\nVersion: 0.14.1\n"
+    listed = written.pop("vllm.egg-info/SOURCES.txt").decode().split("\n")
+    assert [one for one in listed if one] == sorted(expected_files())
     assert written == expected_files()
 
     code, _, _ = world.run("export", "-o", world.root / "all.patch")

@@ -35,6 +35,10 @@ class Span:
     def holds(self, other: Span) -> bool:
         return self.low <= other.low and other.high <= self.high
 
+    def includes(self, version: tuple[int, ...]) -> bool:
+        """Whether a toolkit of this version is in the range."""
+        return self.low <= (version, 0) < self.high
+
     @property
     def empty(self) -> bool:
         return self.low >= self.high

@@ -25,7 +25,8 @@ JSON_SCHEMA = 1
 
 _EXIT_CODES = (
     "exit codes: 0 done, 1 something waits for a person, 2 bad input, 3 network or disk did not "
-    "serve, 4 another command is at work, 5 a hash does not match (docs/exit-codes.md)"
+    "serve, 4 another command is at work, 5 a hash does not match, 6 a build step failed "
+    "(docs/exit-codes.md)"
 )
 
 Main = Callable[[Sequence[str]], int]

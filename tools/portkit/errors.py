@@ -5,7 +5,9 @@ The core raises them; only `console.run` turns them into text and an exit status
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 
 class Exit(IntEnum):
@@ -17,6 +19,7 @@ class Exit(IntEnum):
     UNAVAILABLE = 3  # upstream, git, the network or the disk could not serve
     BUSY = 4  # another refresh is running or under way
     INTEGRITY = 5  # a hash does not match, or a recorded state cannot be trusted
+    FAILED = 6  # a step of a build failed; its log says why
     INTERRUPTED = 130
 
 
@@ -61,3 +64,21 @@ class IntegrityError(PortError):
     """A content hash does not match what the pin, the index or the journal says."""
 
     exit_code = Exit.INTEGRITY
+
+
+class BuildFailed(PortError):
+    """A stage of a build failed; `failures` and `checks` say what of it is known, for a report."""
+
+    exit_code = Exit.FAILED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        failures: Sequence[Any] = (),
+        checks: Sequence[Any] = (),
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.failures = tuple(failures)
+        self.checks = tuple(checks)

@@ -227,8 +227,8 @@ class _Tag:
                 tag, origin = command.after("GIT_TAG"), command.after("GIT_REPOSITORY")
                 if command.name not in _FETCHING or tag is None:
                     continue
-                origins = dict(_resolved(lines, origin or UNKNOWN))
-                for condition, revision in _resolved(lines, tag):
+                origins = dict(resolved(lines, origin or UNKNOWN))
+                for condition, revision in resolved(lines, tag):
                     name = command.arguments[0] + (f" ({condition})" if condition else "")
                     repository = origins.get(condition, origins.get("", UNKNOWN))
                     found[name] = _Fetched(revision, repository, path)
@@ -303,7 +303,7 @@ def _called(lines: Iterable[Command], name: str, keyword: str, known: bool) -> s
     return (found[0] or UNKNOWN) if found else (None if known else UNKNOWN)
 
 
-def _resolved(lines: Iterable[Command], word: str) -> Iterator[tuple[str, str]]:
+def resolved(lines: Iterable[Command], word: str) -> Iterator[tuple[str, str]]:
     """The values `word` can stand for, each with the condition that tells it from the others."""
     variable = re.fullmatch(r"\$\{(\w+)\}", word)
     if variable is None:

@@ -6,6 +6,7 @@ check-out, hooks or filters (`core.autocrlf` cannot touch a byte).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -38,6 +39,11 @@ def environment() -> dict[str, str]:
     """The process environment for git: the caller's, without GIT_*, with ours."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     return kept | _ENVIRONMENT
+
+
+def blob_id(data: bytes) -> str:
+    """The id git gives a file of these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 class TreeEntry(NamedTuple):

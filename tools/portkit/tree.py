@@ -16,7 +16,7 @@ from portkit.errors import BadInput, Unavailable
 from portkit.git import Store, TreeEntry
 from portkit.model import Event, Events, silent
 
-_GITLINK = "160000"
+GITLINK = "160000"
 _EVENT_EVERY = 128  # files
 
 _RESERVED = re.compile(
@@ -131,7 +131,7 @@ def _write_files(
     os.mkdir(root)  # noqa: PTH102
     made = {""}
     for number, (path, entry) in enumerate(entries.items()):
-        if entry is not None and entry.mode == _GITLINK:
+        if entry is not None and entry.mode == GITLINK:
             continue
         folder = path.rpartition("/")[0]
         if folder not in made:

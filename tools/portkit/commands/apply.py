@@ -1,8 +1,9 @@
 """`tools/apply.py`: the patched source tree of the pin, ready to build.
 
 Upstream's `setup.py` asks setuptools_scm for its version, which looks for git or, without it, for
-the `PKG-INFO` of a source archive.  So the tree gets a minimal one with the version of the tag;
-nothing else is there that upstream and the series do not have.
+the `PKG-INFO` of a source archive.  So the tree gets a minimal one with the version of the tag,
+and the list of sources from which setuptools takes package data where there is no git; nothing
+else is there that upstream and the series do not have.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 
 from portkit import console, patched, series
 from portkit import pin as pinfile
+from portkit.build.source import packaging_files
 from portkit.errors import Exit
-from portkit.model import Pin
 from portkit.tree import write_checkout
 from portkit.upstream import Cache, obtain
 
@@ -37,16 +38,12 @@ def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
         obtain(pin.tag, cache=cache, upstream=given.upstream, pins=[pin], events=events)
         with cache.store as store:
             tree = patched.verified_tree(store, pin, patches)
-            write_checkout(store, tree, given.folder, {"PKG-INFO": package_info(pin)}, events)
+            write_checkout(
+                store, tree, given.folder, packaging_files(pin, store.files(tree)), events
+            )
     if given.json:
         result = {"folder": str(given.folder), "tag": pin.tag, "patched-tree": tree}
         console.print_json("apply", {**result, "patches": [patch.name for patch in patches]})
     else:
         print(f"{given.folder}: vLLM {pin.tag} with {len(patches)} patches, tree {tree}")
     return Exit.OK
-
-
-def package_info(pin: Pin) -> bytes:
-    """The least metadata setuptools_scm takes a version from."""
-    version = pin.tag.removeprefix("v")
-    return f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n".encode()

@@ -1,0 +1,11 @@
+"""From the pinned source to a wheel: `build.py`.  See `build.py --help`."""
+
+from __future__ import annotations
+
+import sys
+
+from portkit import console
+from portkit.commands import build
+
+if __name__ == "__main__":
+    sys.exit(console.run(build.main))

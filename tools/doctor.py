@@ -1,0 +1,11 @@
+"""What this machine has, and known failures of a log: `doctor.py`.  See `doctor.py --help`."""
+
+from __future__ import annotations
+
+import sys
+
+from portkit import console
+from portkit.commands import doctor
+
+if __name__ == "__main__":
+    sys.exit(console.run(doctor.main))
