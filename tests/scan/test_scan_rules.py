@@ -1,0 +1,45 @@
+"""Every rule against its own snippets, through the real detectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from portkit.scan.detectors import Context, detectors
+from portkit.scan.model import Language
+from portkit.scan.rules import Rule, Rules, Snippet, load
+from portkit.scan.tree import SourceTree
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = load(ROOT)
+PATHS = {
+    Language.CPP: "csrc/snippet.cu",
+    Language.PYTHON: "vllm/snippet.py",
+    Language.CMAKE: "CMakeLists.txt",
+    Language.RUST: "rust/src/snippet.rs",
+    Language.REQUIREMENTS: "requirements/cuda.txt",
+    Language.TEXT: "snippet.txt",
+}
+SNIPPETS = [
+    pytest.param(rule, snippet, kind == "bad", id=f"{rule.id}-{kind}{number}")
+    for rule in RULES.values()
+    for kind, snippets in (("bad", rule.bad), ("good", rule.good))
+    for number, snippet in enumerate(snippets, 1)
+]
+
+
+def found_in(rule: Rule, snippet: Snippet) -> bool:
+    files = snippet if isinstance(snippet, dict) else {PATHS[rule.language]: snippet}
+    tree = SourceTree.of_files({path: text.encode() for path, text in files.items()})
+    only = Rules({rule.id: rule})
+    return any(
+        finding.rule == rule.id
+        for detector in detectors()
+        for finding in detector.detect(Context(tree, only, offline=True))
+    )
+
+
+@pytest.mark.parametrize(("rule", "snippet", "expected"), SNIPPETS)
+def test_rule_on_its_snippets(rule: Rule, snippet: Snippet, expected: bool) -> None:
+    assert found_in(rule, snippet) is expected

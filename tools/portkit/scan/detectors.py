@@ -1,0 +1,48 @@
+"""The list of detectors: functions that find places which rules are about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from portkit.model import Events, silent
+from portkit.scan.model import Finding
+from portkit.scan.rules import Rules
+from portkit.scan.tree import SourceTree
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a detector works with.
+
+    `cache` is a folder it may keep results in (None: keep nothing); `offline` forbids the network.
+    """
+
+    tree: SourceTree
+    rules: Rules
+    events: Events = silent
+    cache: Path | None = None
+    offline: bool = False
+
+
+Detect = Callable[[Context], Iterable[Finding]]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A named detector; rules that code reports name it in their `detector` field.
+
+    `slow` ones (a type checker, the package index) can be left out of a run.
+    """
+
+    name: str
+    detect: Detect
+    slow: bool = False
+
+
+def detectors() -> tuple[Detector, ...]:
+    """Every detector, in the order in which they run."""
+    from portkit.scan import matching  # noqa: PLC0415  (each imports its own parser)
+
+    return (Detector("rules", matching.detect),)
