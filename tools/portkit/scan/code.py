@@ -29,19 +29,29 @@ _INK = re.compile(r"[^\n]")
 
 
 class Code:
-    """A file as text, each view of it of the same length, so that places are the same in all."""
+    """A file as text, each view of it of the same length, so that places are the same in all.
+
+    Views: `text` is the file as it is, `strings` is without comments, `code` without comments and
+    without what stands in string literals.
+    """
 
     def __init__(self, data: bytes, language: Language) -> None:
         self.language = language
         self.text = data.decode("utf-8", "replace")
 
+    def view(self, name: str) -> str:
+        """The view of this name."""
+        if name == "text":
+            return self.text
+        return self.strings if name == "strings" else self.code
+
     @cached_property
-    def without_comments(self) -> str:
+    def strings(self) -> str:
         """The text with comments blanked."""
         return self._blanked(strings=False)
 
     @cached_property
-    def bare(self) -> str:
+    def code(self) -> str:
         """The text with comments and what stands in string literals blanked."""
         return self._blanked(strings=True)
 

@@ -43,6 +43,11 @@ class Detector:
 
 def detectors() -> tuple[Detector, ...]:
     """Every detector, in the order in which they run."""
-    from portkit.scan import matching  # noqa: PLC0415  (each imports its own parser)
+    from portkit.scan import cppcode, matching  # noqa: PLC0415  (each imports its own parser)
 
-    return (Detector("rules", matching.detect),)
+    return (
+        Detector("rules", matching.detect),
+        Detector("variable-templates", cppcode.variable_templates),
+        Detector("macro-arguments", cppcode.macro_arguments),
+        Detector("limits", cppcode.limits),
+    )

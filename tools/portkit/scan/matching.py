@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, cast
 
 from portkit.model import Event
+from portkit.scan.built import Build
 from portkit.scan.code import Code
 from portkit.scan.detectors import Context
 from portkit.scan.model import Finding
@@ -29,7 +30,13 @@ class Match:
 
 def detect(context: Context) -> Iterator[Finding]:
     """What the rules with `match`, `words` or `regex` find in the tree."""
-    matchers = [Matcher(rule) for rule in context.rules.values() if rule.detector is None]
+    standard = Build(context.tree).cxx_standard
+    matchers = [
+        Matcher(rule)
+        for rule in context.rules.values()
+        if rule.detector is None
+        if rule.cxx_below is None or standard is None or standard < rule.cxx_below
+    ]
     languages = {matcher.rule.language for matcher in matchers}
     paths = [path for path in context.tree.paths if language_of(path) in languages]
     for number, (path, data) in enumerate(context.tree.read_all(paths).items()):
@@ -84,9 +91,9 @@ class Matcher:
         if self._unless is not None and self._unless.search(code.text):
             return
         if self._pattern is not None:
-            text = code.without_comments if self.rule.strings else code.bare
-            for found in self._pattern.finditer(text):
-                yield Match(found.start(), found.end(), found.groupdict())
+            for found in self._pattern.finditer(code.view(self.rule.view)):
+                group = "at" if "at" in self._pattern.groupindex else 0
+                yield Match(found.start(group), found.end(group), {})
         elif self.rule.match is not None:
             yield from _structural(code, self.rule)
 

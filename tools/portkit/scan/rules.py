@@ -1,8 +1,8 @@
 """Portability rules as data: `patch_series/rules/<area>/*.yml`, each file a list of rules.
 
 A rule finds places by one of `match` (an ast-grep rule on the syntax tree), `words` (identifiers)
-or `regex` (on code without comments and, unless `strings`, without the text of string literals),
-or it names the `detector` that reports it.  docs/scan.md describes every field.
+or `regex` (on the `view` of the file it asks for), or it names the `detector` that reports it.
+docs/scan.md describes every field.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -54,7 +54,7 @@ class Rule(BaseModel):
     words: tuple[str, ...] = ()
     regex: str | None = None
     detector: str | None = None
-    strings: bool = False  # `regex` sees the text of string literals
+    view: Literal["code", "strings", "text"] = "code"  # what `regex` sees, see `code.Code`
     literals: tuple[str, ...] = ()  # a file without any of these cannot hold a match
     unless: str | None = None  # a file that matches this pattern is left out
     files: tuple[str, ...] = ()  # globs; only these files
@@ -108,6 +108,28 @@ class Rules(Mapping[str, Rule]):
             if rule.detector is not None:
                 found[rule.detector] = (*found.get(rule.detector, ()), rule)
         return found
+
+
+_REPEATED = re.compile(r"\{\{(\d+) times: (.*?)\}\}", re.DOTALL)
+
+
+def files_of(rule: Rule, snippet: Snippet) -> dict[str, bytes]:
+    """The files a snippet stands for; `{{40 times: text}}` in it is written out."""
+    files = snippet if isinstance(snippet, dict) else {_PATHS[rule.language]: snippet}
+    return {
+        path: _REPEATED.sub(lambda m: m[2] * int(m[1]), text).encode()
+        for path, text in files.items()
+    }
+
+
+_PATHS = {
+    Language.CPP: "csrc/snippet.cu",
+    Language.PYTHON: "vllm/snippet.py",
+    Language.CMAKE: "CMakeLists.txt",
+    Language.RUST: "rust/src/snippet.rs",
+    Language.REQUIREMENTS: "requirements/cuda.txt",
+    Language.TEXT: "snippet.txt",
+}
 
 
 def load(root: Path) -> Rules:
