@@ -47,8 +47,7 @@ def directive(text: str, undefined: frozenset[str] = frozenset()) -> Truth:
             return _is_defined(re.sub(r"defined|[\s()]", "", head), undefined)
         if words and words[0] in ("<", ">", "<=", ">=", "==", "!="):
             del words[:2]
-            known = _is_defined(head, undefined)
-            return None if known is not False else None
+            return None
         if head.isdigit():
             return head != "0"
         known = _is_defined(head, undefined)
