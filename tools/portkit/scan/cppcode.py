@@ -65,6 +65,57 @@ def variable_templates(context: Context) -> Iterator[Finding]:
                 yield _at(use, path, code, match.start(), detail)
 
 
+# functions that Python looks up in a library
+
+_EXTERN_C = re.compile(r'extern\s+"C"\s*(?P<block>\{)?')
+_C_FUNCTION = re.compile(
+    r"(?P<head>[\w*&\s()]*?)\b(?P<name>\w+)\s*\([^;{}]*\)\s*(?:noexcept\s*)?\{"
+)
+_QUOTED = re.compile(rb"[\"'](\w{3,})[\"']")
+
+
+def exports(context: Context) -> Iterator[Finding]:
+    """C functions that no declaration exports, whose names Python code has in quotes."""
+    rules = context.rules.by_detector.get("exports", ())
+    files = [(path, code) for path, code in _files(context, b'extern "C"') if rules]
+    if not files:
+        return
+    python = [path for path in context.tree.of_language(Language.PYTHON) if path[:5] == "vllm/"]
+    texts = context.tree.read_all(python).values()
+    named = {name.decode() for text in texts for name in _QUOTED.findall(text)}
+    for rule in rules:
+        for path, code in files:
+            for match in _c_functions(code):
+                exported = re.search(r"dllexport|PyMODINIT_FUNC|\bstatic\b|EXPORT", match["head"])
+                if match["name"] in named and not exported:
+                    yield _at(rule, path, code, match.start("name"), match["name"])
+
+
+def _c_functions(code: Code) -> Iterator[re.Match[str]]:
+    """The functions that `extern "C"` defines, alone or in a block."""
+    for start in _EXTERN_C.finditer(code.strings):
+        if not start["block"]:
+            one = _C_FUNCTION.match(code.code, start.end())
+            yield from [one] if one is not None else []
+            continue
+        end = _block_end(code.code, start.end())
+        for match in _C_FUNCTION.finditer(code.code, start.end(), end):
+            if code.code.count("{", start.end(), match.start("name")) == code.code.count(
+                "}", start.end(), match.start("name")
+            ):
+                yield match
+
+
+def _block_end(text: str, start: int) -> int:
+    """Where the block that begins before `start` ends."""
+    depth = 1
+    for brace in re.finditer(r"[{}]", text[start:]):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            return start + brace.start()
+    return len(text)
+
+
 # directives inside macro arguments
 
 _MACRO_CALL = re.compile(r"\b[A-Z][A-Z0-9_]{3,}\s*$")

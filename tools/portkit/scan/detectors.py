@@ -48,6 +48,7 @@ def detectors() -> tuple[Detector, ...]:
     return (
         Detector("rules", matching.detect),
         Detector("variable-templates", cppcode.variable_templates),
+        Detector("exports", cppcode.exports),
         Detector("macro-arguments", cppcode.macro_arguments),
         Detector("limits", cppcode.limits),
     )

@@ -34,8 +34,7 @@ def detect(context: Context) -> Iterator[Finding]:
     matchers = [
         Matcher(rule)
         for rule in context.rules.values()
-        if rule.detector is None
-        if rule.cxx_below is None or standard is None or standard < rule.cxx_below
+        if rule.detector is None and _is_for(rule, standard)
     ]
     languages = {matcher.rule.language for matcher in matchers}
     paths = [path for path in context.tree.paths if language_of(path) in languages]
@@ -43,6 +42,13 @@ def detect(context: Context) -> Iterator[Finding]:
         if number % _EVERY == 0:
             context.events(Event("matching rules", number, len(paths), "files"))
         yield from find(matchers, path, data)
+
+
+def _is_for(rule: Rule, standard: int | None) -> bool:
+    """Whether a rule holds for a C++ standard; where the standard is unknown, it is taken for 17."""
+    standard = standard or 17
+    below, start = rule.cxx_below, rule.cxx_from
+    return (below is None or standard < below) and (start is None or standard >= start)
 
 
 def find(matchers: Iterable[Matcher], path: str, data: bytes) -> Iterator[Finding]:

@@ -59,6 +59,7 @@ class Rule(BaseModel):
     unless: str | None = None  # a file that matches this pattern is left out
     files: tuple[str, ...] = ()  # globs; only these files
     cxx_below: int | None = None  # only where the build's C++ standard is older
+    cxx_from: int | None = None  # only where it is this one or newer
     bad: tuple[Snippet, ...] = Field(min_length=1)
     good: tuple[Snippet, ...] = Field(min_length=1)
     rewrite: Rewrite | None = None

@@ -12,6 +12,7 @@ _DEFINED = {"_WIN32", "_WIN64", "WIN32", "_MSC_VER", "_M_X64", "_M_AMD64", "USE_
 _UNDEFINED = {
     "__linux__", "__linux", "linux", "__gnu_linux__", "__unix__", "__unix", "unix", "__APPLE__",
     "__GNUC__", "__clang__", "__GLIBC__", "__GLIBCXX__", "_LIBCPP_VERSION", "__x86_64__",
+    "__i386__", "__amd64__", "__SIZEOF_INT128__", "O_DIRECT", "CLOCK_MONOTONIC_RAW", "MAP_POPULATE",
     "__aarch64__", "__arm__", "__ARM_NEON", "__powerpc__", "__powerpc64__", "__s390x__", "__riscv",
     "USE_ROCM", "USE_HIP", "__HIPCC__", "__HIP_PLATFORM_AMD__", "__HIP_DEVICE_COMPILE__",
     "__HIP__GFX9__", "__SYCL_DEVICE_ONLY__", "__MINGW32__", "__CYGWIN__",
