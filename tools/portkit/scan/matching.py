@@ -45,7 +45,7 @@ def detect(context: Context) -> Iterator[Finding]:
 
 
 def _is_for(rule: Rule, standard: int | None) -> bool:
-    """Whether a rule holds for a C++ standard; where the standard is unknown, it is taken for 17."""
+    """Whether a rule holds for a C++ standard; an unknown one is taken for 17."""
     standard = standard or 17
     below, start = rule.cxx_below, rule.cxx_from
     return (below is None or standard < below) and (start is None or standard >= start)
