@@ -43,7 +43,8 @@ class Detector:
 
 def detectors() -> tuple[Detector, ...]:
     """Every detector, in the order in which they run."""
-    from portkit.scan import cppcode, matching  # noqa: PLC0415  (each imports its own parser)
+    # Each imports its own parser, so that a command that scans nothing does not pay for it.
+    from portkit.scan import cppcode, matching, typecheck  # noqa: PLC0415
 
     return (
         Detector("rules", matching.detect),
@@ -51,4 +52,6 @@ def detectors() -> tuple[Detector, ...]:
         Detector("exports", cppcode.exports),
         Detector("macro-arguments", cppcode.macro_arguments),
         Detector("limits", cppcode.limits),
+        Detector(typecheck.NAME, typecheck.detect, slow=True),
+    )
     )
