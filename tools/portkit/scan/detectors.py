@@ -54,4 +54,3 @@ def detectors() -> tuple[Detector, ...]:
         Detector("limits", cppcode.limits),
         Detector(typecheck.NAME, typecheck.detect, slow=True),
     )
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -73,6 +74,22 @@ class SourceTree:
     def of_files(cls, files: Mapping[str, bytes], name: str = "memory") -> SourceTree:
         """Files in memory, for snippets and for patched files."""
         return cls(name, files, lambda paths: [files[path] for path in paths])
+
+    def overlaid(self, changes: Mapping[str, bytes | None]) -> SourceTree:
+        """This tree with the contents of some paths replaced, added, or removed (None)."""
+        kept = {path for path in self.paths if changes.get(path, b"") is not None}
+        added = {path: data for path, data in changes.items() if data is not None}
+        digest = hashlib.sha256(self.identity.encode())
+        for path, data in sorted(added.items()):
+            digest.update(path.encode("utf-8", "surrogateescape") + b"\0" + data + b"\0")
+        digest.update("\0".join(sorted(set(self.paths) - kept)).encode("utf-8", "surrogateescape"))
+
+        def read(paths: Sequence[str]) -> Sequence[bytes]:
+            below = self.read_all(path for path in paths if path not in added)
+            return [added[path] if path in added else below.get(path, b"") for path in paths]
+
+        identity = digest.hexdigest() if self.identity else ""
+        return SourceTree(self.name, kept | added.keys(), read, identity)
 
     @cached_property
     def _set(self) -> frozenset[str]:

@@ -1,0 +1,107 @@
+"""Which findings count: the one place where a finding is set aside, each time with the evidence."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from portkit.scan.built import Build
+from portkit.scan.cppguards import CppGuards
+from portkit.scan.model import Finding, Judged, Language, Reason
+from portkit.scan.python_reach import Reach
+from portkit.scan.rules import Rules
+from portkit.scan.silence import Silence
+from portkit.scan.tree import SourceTree, language_of
+
+# What the build reads and the package holds; all else is documentation, tests and services.
+_SHIPPED = re.compile(
+    r"(?:csrc|vllm|cmake|rust)/|(?:CMakeLists\.txt|setup\.py|pyproject\.toml|MANIFEST\.in"
+    r"|requirements/(?:common|cuda|build)[\w./-]*\.txt|rust-toolchain\.toml)$"
+)
+_OTHER_DEVICES = re.compile(
+    r"(?:^|/)(?:csrc/(?:rocm|cpu)/|platforms/(?:rocm|cpu|xpu|tpu|hpu|zen_cpu)\.py|amd/|rocm/|xpu/|tpu/)"
+    r"|(?:^|[/_.])(?:rocm|aiter|xpu|tpu|hpu|gfx\w+)(?:[/_.]|$)"
+    r"|worker/cpu_|backends/cpu_|cmake/(?:cpu_extension|hipify)|requirements/\w*(?:cpu|rocm|xpu|tpu)"
+)
+
+
+def area(path: str) -> str:
+    """The part of the tree a path belongs to: `csrc`, `vllm` or `build`."""
+    top = path.partition("/")[0]
+    return top if top in ("csrc", "vllm") and not path.endswith("generate_kernels.py") else "build"
+
+
+class Judge:
+    """Judges findings of one tree."""
+
+    def __init__(self, tree: SourceTree, rules: Rules, silences: Sequence[Silence] = ()) -> None:
+        self._tree = tree
+        self._rules = rules
+        self._silences = silences
+        self._build = Build(tree)
+        self._reach = Reach(tree)
+        self._cpp: dict[str, CppGuards] = {}
+
+    def judge(self, findings: Iterable[Finding]) -> Iterator[Judged]:
+        """Every finding, at the stage where it shows, with the reason if it is set aside."""
+        for finding in self._reach.placed(findings):
+            yield self._judged(finding)
+
+    def _judged(self, finding: Finding) -> Judged:
+        path = finding.path
+        if not _SHIPPED.match(path):
+            return Judged(finding, Reason.NOT_SHIPPED)
+        if _OTHER_DEVICES.search(path):
+            return Judged(finding, Reason.NOT_BUILT, "another device's code")
+        language = language_of(path)
+        if language is Language.CPP and (why := self._build.left_out(path)):
+            return Judged(finding, Reason.NOT_BUILT, why)
+        if why := self._guard(finding, language):
+            return Judged(finding, Reason.GUARDED, why)
+        for silence in self._silences:
+            if silence.covers(finding):
+                return Judged(finding, Reason.SILENCED, silence.reason)
+        return Judged(finding)
+
+    def _guard(self, finding: Finding, language: Language) -> str:
+        path, line = finding.path, finding.line
+        if language is Language.CPP:
+            if path not in self._cpp:
+                self._cpp[path] = CppGuards(self._tree.read(path), self._build.undefined)
+            return self._cpp[path].at(line)
+        if language is Language.PYTHON:
+            guards = self._reach.guards(path)
+            error = self._rules[finding.rule].error
+            return guards.platform(line) or (guards.handler(line, error) if error else "")
+        return ""
+
+
+def key(finding: Finding) -> tuple[str, str, str]:
+    """What stays the same when lines move: rule, path and the line's text."""
+    return finding.rule, finding.path, " ".join(finding.excerpt.split())
+
+
+def without(findings: Iterable[Judged], others: Iterable[Finding]) -> list[Judged]:
+    """`findings` that `others` do not hold; a file that moved or was renamed is the same one."""
+    known = Counter(map(key, others))
+    rest: list[Judged] = []
+    for judged in findings:
+        if known[key(judged.finding)] > 0:
+            known[key(judged.finding)] -= 1
+        else:
+            rest.append(judged)
+    moved = Counter((rule, text) for (rule, _, text), n in known.items() for _ in range(n))
+    fresh: list[Judged] = []
+    for judged in rest:
+        rule, _, text = key(judged.finding)
+        if moved[rule, text] > 0:
+            moved[rule, text] -= 1
+        else:
+            fresh.append(judged)
+    return fresh
+
+
+def counts(judged: Iterable[Judged]) -> Mapping[Reason, int]:
+    """How many findings are set aside, by reason."""
+    return Counter(one.reason for one in judged if one.reason is not None)

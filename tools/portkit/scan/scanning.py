@@ -1,0 +1,169 @@
+"""One scan from its tree to its result, and the difference of two.
+
+What detectors find is kept in the cache by the contents that were read, the rules and this code;
+judging is quick and done anew, so that a silence or a patch shows at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from portkit import durable
+from portkit.model import Events, silent
+from portkit.scan import silence
+from portkit.scan.cover import Cover
+from portkit.scan.detectors import Context, Detector, detectors
+from portkit.scan.judge import Judge, area, key, without
+from portkit.scan.model import Finding, Judged, Reason, Stage, Tier
+from portkit.scan.rules import Rules
+from portkit.scan.silence import Silence
+from portkit.scan.tree import SourceTree
+
+AREAS = ("csrc", "vllm", "build")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a scan looks at.
+
+    `slow` runs the type checker and asks the package index; `areas` limits the parts of the tree;
+    `cache` is the folder to keep results in, None to keep none.
+    """
+
+    areas: frozenset[str] = frozenset(AREAS)
+    slow: bool = True
+    offline: bool = False
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The result: every finding judged, what counts first and in order of weight.
+
+    `since` names the tree whose findings were taken out; `seconds` is the time it took.
+    """
+
+    name: str
+    judged: tuple[Judged, ...]
+    seconds: float
+    stale: tuple[Silence, ...] = ()
+    since: str = ""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What counts."""
+        return tuple(one.finding for one in self.judged if one.reason is None)
+
+    @property
+    def certain(self) -> bool:
+        """Whether something that counts breaks for sure."""
+        return any(finding.tier is Tier.CERTAIN for finding in self.findings)
+
+
+def scan(
+    tree: SourceTree,
+    rules: Rules,
+    *,
+    cover: Cover | None = None,
+    silences: Sequence[Silence] = (),
+    options: Options | None = None,
+    events: Events = silent,
+) -> Scan:
+    """Scan `tree` as the series in `cover` leaves it."""
+    options = options or Options()
+    cover = cover or Cover()
+    begun = time.perf_counter()
+    patched = cover.on(tree) if cover.files else tree
+    found = list(Judge(patched, rules, silences).judge(_found(patched, rules, options, events)))
+    if cover.files:
+        found = [replace(one, finding=cover.placed(one.finding)) for one in found]
+        found += _covered(tree, rules, cover, found, options)
+    found = [one for one in found if area(one.finding.path) in options.areas]
+    found.sort(key=lambda one: (one.reason is not None, one.finding.order))
+    whole = options.areas == frozenset(AREAS) and options.slow
+    stale = silence.stale(silences, [one.finding for one in found]) if whole else ()
+    return Scan(tree.name, tuple(found), time.perf_counter() - begun, stale)
+
+
+def since(new: Scan, old: Scan) -> Scan:
+    """What of `new` is not in `old`."""
+    before = [one.finding for one in old.judged]
+    kept = without((one for one in new.judged if one.reason is None), old.findings)
+    aside = without((one for one in new.judged if one.reason is not None), before)
+    return replace(new, judged=(*kept, *aside), seconds=new.seconds + old.seconds, since=old.name)
+
+
+def _covered(
+    tree: SourceTree, rules: Rules, cover: Cover, remaining: Sequence[Judged], options: Options
+) -> list[Judged]:
+    """The findings of upstream's files that the series has made an end of."""
+    quick = replace(options, slow=False, cache=None)
+    raw = _found(cover.untouched(tree), rules, quick, silent)
+    before = Judge(tree, rules).judge(raw)
+    left = {key(one.finding) for one in remaining if one.reason is None}
+    return [
+        replace(one, reason=Reason.PATCHED, note=cover.patches(one.finding.path))
+        for one in before
+        if one.reason is None and one.finding.path in cover.files and key(one.finding) not in left
+    ]
+
+
+# running detectors
+
+
+def _found(tree: SourceTree, rules: Rules, options: Options, events: Events) -> tuple[Finding, ...]:
+    found: list[Finding] = []
+    for detector in detectors():
+        if options.slow or not detector.slow:
+            found += _kept(detector, tree, rules, options, events)
+    return tuple(found)
+
+
+def _kept(
+    detector: Detector, tree: SourceTree, rules: Rules, options: Options, events: Events
+) -> Sequence[Finding]:
+    """What a detector finds, from the cache where the same was read before."""
+    context = Context(tree, rules, events, options.cache, options.offline)
+    if options.cache is None or not tree.identity or detector.slow:
+        return tuple(detector.detect(context))  # slow ones keep their own results
+    name = hashlib.sha256(
+        "\0".join((detector.name, tree.identity, rules.digest, _code_digest())).encode()
+    ).hexdigest()
+    file = options.cache / f"{name}.json"
+    known = _read(file)
+    if known is None:
+        known = tuple(detector.detect(context))
+        options.cache.mkdir(parents=True, exist_ok=True)
+        durable.write(file, json.dumps([_plain(finding) for finding in known]).encode())
+    return known
+
+
+def _read(file: Path) -> tuple[Finding, ...] | None:
+    """Findings kept earlier; None for a file that is missing or not ours."""
+    try:
+        return tuple(_finding(value) for value in json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    return {**asdict(finding), "tier": finding.tier.value, "stage": finding.stage.value}
+
+
+def _finding(value: Mapping[str, Any]) -> Finding:
+    return Finding(**{**value, "tier": Tier(value["tier"]), "stage": Stage(value["stage"])})
+
+
+def _code_digest() -> str:
+    """Changes with this package, so that an old result never passes for a new one."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
