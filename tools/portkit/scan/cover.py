@@ -52,7 +52,7 @@ class Cover:
         return tree.overlaid({path: file.data for path, file in self.files.items()})
 
     def untouched(self, tree: SourceTree) -> SourceTree:
-        """Upstream's versions of these files alone, with the CMake files that say how they build."""
+        """Upstream's versions of these files alone, and the CMake file with the C++ standard."""
         wanted = {*self.files, "CMakeLists.txt"} & set(tree.paths)
         return SourceTree.of_files(dict(tree.read_all(wanted)), tree.name)
 
