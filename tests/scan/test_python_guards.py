@@ -165,6 +165,6 @@ def test_imports_are_followed_from_where_a_server_starts() -> None:
 def test_findings_are_placed_where_a_server_meets_them(
     path: str, line: int, tier: Tier, stage: Stage
 ) -> None:
-    finding = Finding("r", path, line, 1, "os.fork()", Tier.CERTAIN, Stage.SERVE)
+    finding = Finding("r", path, line, 1, "os.fork()", Tier.CERTAIN, Stage.IMPORT)
     (placed,) = Reach(SourceTree.of_files({**TREE, "setup.py": b""})).placed([finding])
     assert (placed.tier, placed.stage) == (tier, stage)

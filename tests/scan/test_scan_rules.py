@@ -26,7 +26,7 @@ def found_in(rule: Rule, snippet: Snippet) -> bool:
     return any(
         finding.rule == rule.id
         for detector in detectors()
-        if not detector.slow
+        if not detector.online
         for finding in detector.detect(Context(tree, only, offline=True))
     )
 

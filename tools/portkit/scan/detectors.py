@@ -33,18 +33,20 @@ Detect = Callable[[Context], Iterable[Finding]]
 class Detector:
     """A named detector; rules that code reports name it in their `detector` field.
 
-    `slow` ones (a type checker, the package index) can be left out of a run.
+    `slow` ones (a type checker, the package index) can be left out of a run; `online` ones find
+    nothing without the network or what they kept of it.
     """
 
     name: str
     detect: Detect
     slow: bool = False
+    online: bool = False
 
 
 def detectors() -> tuple[Detector, ...]:
     """Every detector, in the order in which they run."""
     # Each imports its own parser, so that a command that scans nothing does not pay for it.
-    from portkit.scan import cppcode, matching, typecheck  # noqa: PLC0415
+    from portkit.scan import cppcode, matching, python_calls, typecheck  # noqa: PLC0415
 
     return (
         Detector("rules", matching.detect),
@@ -52,5 +54,6 @@ def detectors() -> tuple[Detector, ...]:
         Detector("exports", cppcode.exports),
         Detector("macro-arguments", cppcode.macro_arguments),
         Detector("limits", cppcode.limits),
+        Detector(python_calls.NAME, python_calls.detect),
         Detector(typecheck.NAME, typecheck.detect, slow=True),
     )

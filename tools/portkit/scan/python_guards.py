@@ -75,7 +75,7 @@ class Guards:
         return ""
 
     def in_function(self, line: int) -> bool:
-        """Whether `line` stands in the body of a function or lambda, so not run by an import."""
+        """Whether `line` stands in the body of a function, or of a script: no import runs it."""
         return any(start <= line <= end for start, end in self._functions)
 
     def scope(self, line: int) -> tuple[int, int]:
@@ -96,7 +96,9 @@ class Guards:
     def _functions(self) -> list[tuple[int, int]]:
         found = []
         for node in self._nodes:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
+                isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+            ):
                 found.append((node.body[0].lineno, _end(node)))
         return found
 
@@ -244,6 +246,10 @@ def _presence(test: ast.expr) -> Iterator[str]:
     if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
         for value in test.values:
             yield from _presence(value)
+    elif isinstance(test, ast.BoolOp):
+        open_values = [value for value in test.values if truth(value) is not False]
+        if len(open_values) == 1:
+            yield from _presence(open_values[0])
     elif isinstance(test, ast.Compare) and len(test.ops) == 1:
         # find_spec("x") is not None, getattr(os, "x", None) is not None
         if isinstance(test.ops[0], ast.IsNot) and _constant(test.comparators[0]) is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import PurePosixPath
 
 from portkit.scan.model import Finding, Language, Stage, Tier
@@ -18,7 +18,7 @@ from portkit.scan.tree import SourceTree, language_of
 from portkit.syntax import python_module
 
 PACKAGE = "vllm"
-_RUN = ("setup.py", "cmake/", "csrc/", "tools/", f"{PACKAGE}/")
+_RUN = ("setup.py", "cmake/", "csrc/", "tools/build_", f"{PACKAGE}/")
 
 _BESIDE = (f"{PACKAGE}/benchmarks/",)  # imported by the command line, needed by no server
 
@@ -53,6 +53,12 @@ def is_run(path: str) -> bool:
     return path.startswith(_RUN)
 
 
+@cache
+def reach_of(tree: SourceTree) -> Reach:
+    """The reach of a tree, worked out once."""
+    return Reach(tree)
+
+
 class Reach:
     """What a server on Windows reads of the Python files of one tree."""
 
@@ -69,13 +75,16 @@ class Reach:
     def placed(self, findings: Iterable[Finding]) -> Iterator[Finding]:
         """`findings`, those in Python with the stage at which a server meets them.
 
-        What no server needs is never certain: it may never run.
+        A rule's own stage is the earliest at which what it is about can fail.  What no server
+        needs is never certain: it may never run.
         """
         for finding in findings:
             if language_of(finding.path) is not Language.PYTHON:
                 yield finding
                 continue
             stage = self.stage(finding.path, finding.line)
+            if stage is not Stage.COMPILE:
+                stage = max(stage, finding.stage, key=lambda one: one.rank)
             tier = finding.tier
             if stage is Stage.OPTIONAL and tier is Tier.CERTAIN:
                 tier = Tier.LIKELY
@@ -114,7 +123,7 @@ class Reach:
 
     def _imports(self, path: str) -> Iterator[str]:
         module = python_module(self._tree.read(path))
-        for node in _statements(module.body) if module is not None else ():
+        for node in imports(module.body) if module is not None else ():
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             else:
@@ -123,20 +132,20 @@ class Reach:
             yield from (name for name in names if name.partition(".")[0] == PACKAGE)
 
 
-def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+def imports(body: Iterable[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
     """The imports that run when a module is imported on Windows."""
     for node in body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
         elif isinstance(node, ast.If):
             answer = truth(node.test)
-            yield from _statements(node.body if answer is not False else ())
-            yield from _statements(node.orelse if answer is not True else ())
+            yield from imports(node.body if answer is not False else ())
+            yield from imports(node.orelse if answer is not True else ())
         elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for field in ("body", "orelse", "finalbody"):
-                yield from _statements(getattr(node, field, ()))
+                yield from imports(getattr(node, field, ()))
             for handler in getattr(node, "handlers", ()):
-                yield from _statements(handler.body)
+                yield from imports(handler.body)
 
 
 def _base(path: str, node: ast.ImportFrom) -> str:
