@@ -10,6 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from portkit.cmakefile import Command, commands
@@ -24,6 +25,7 @@ _REFERENCE = re.compile(r"\$\{(\w+)\}|(?<![\w$])([A-Z][A-Z0-9_]*ARCHS)\b")
 _ARCH = re.compile(r"(\d+)\.\d[af]?(?:\+PTX)?")
 _WINDOWS_MAJORS = {"7", "8", "12"}
 _LISTING = {"set", "list", "file", "define_extension_target", "add_library"}
+_SYSTEM = {"WIN32", "MSVC", "UNIX", "LINUX", "CMAKE_SYSTEM_NAME"}
 _DEFINE = re.compile(r"-D(ENABLE_\w+)")  # kernel groups
 
 
@@ -47,14 +49,14 @@ class Build:
 
     def left_out(self, path: str) -> str:
         """Why Windows does not compile a C++ or CUDA file; empty where it does."""
-        if path in self._reached or not self._listed:
+        if path in self._reached or not self._walk.listed:
             return ""
         return "no source that the CUDA build on Windows compiles is or includes this file"
 
     @property
     def undefined(self) -> frozenset[str]:
         """Macros that only unreached commands define."""
-        return frozenset(self._elsewhere - self._defined)
+        return frozenset(self._walk.elsewhere - self._walk.defined)
 
     # reading CMake
 
@@ -62,23 +64,36 @@ class Build:
     def _commands(self) -> tuple[Command, ...]:
         return commands(self._tree.read("CMakeLists.txt"))
 
+    @property
+    def dropped(self) -> frozenset[str]:
+        """Sources and modules that the build names and leaves out because of the system."""
+        return frozenset(self._walk.dropped - self._walk.reached)
+
     @cached_property
-    def _walk(self) -> tuple[set[str], set[str], set[str], set[str]]:
-        """Listed sources and macros of reached commands, all listed ones, macros of the others."""
-        reached: set[str] = set()
-        listed: set[str] = set()
-        defined: set[str] = set()
-        elsewhere: set[str] = set()
+    def sources(self) -> frozenset[str]:
+        """The sources and headers that Windows compiles."""
+        return frozenset(self._reached)
+
+    @cached_property
+    def _walk(self) -> _Walk:
+        walk = _Walk()
         archs = _Archs()
         for command, live in self._with_included(self._commands, archs):
             words = " ".join(command.arguments)
-            if command.name in _LISTING:
-                paths = set(_LISTED.findall(words))
-                listed |= paths
-                if live:
-                    reached |= paths
-            (defined if live else elsewhere).update(_DEFINE.findall(words))
-        return reached, listed, defined, elsewhere
+            named = set(_LISTED.findall(words)) if command.name in _LISTING else set()
+            if command.name == "define_extension_target":
+                named |= set(command.arguments[:1])
+            walk.listed |= named
+            if live and command.arguments[:1] == ("REMOVE_ITEM",) and _of_system(command):
+                walk.removed |= named
+            elif live:
+                walk.reached |= named
+            elif _of_system(command):
+                walk.dropped |= named
+            (walk.defined if live else walk.elsewhere).update(_DEFINE.findall(words))
+        walk.dropped |= walk.removed
+        walk.reached -= walk.removed
+        return walk
 
     def _with_included(
         self, lines: Iterable[Command], archs: _Archs, live: bool = True
@@ -92,27 +107,15 @@ class Build:
                 path = command.arguments[0].removeprefix("${CMAKE_CURRENT_LIST_DIR}/")
                 yield from self._with_included(commands(self._tree.read(path)), archs, here)
 
-    @property
-    def _listed(self) -> set[str]:
-        return self._walk[1]
-
-    @property
-    def _defined(self) -> set[str]:
-        return self._walk[2]
-
-    @property
-    def _elsewhere(self) -> set[str]:
-        return self._walk[3]
-
     # headers
 
     @cached_property
     def _reached(self) -> set[str]:
         """Every file of a built source: itself, and what it includes."""
         files = self._tree.read_all(self._tree.of_language(Language.CPP))
-        scripts = [path for path in self._walk[0] if path.endswith(".py")]
+        scripts = [path for path in self._walk.reached if path.endswith(".py")]
         files = {**files, **self._tree.read_all(p for p in scripts if p in self._tree)}
-        pending = [path for path in self._walk[0] if path in files]
+        pending = [path for path in self._walk.reached if path in files]
         found = set(pending)
         while pending:
             path = pending.pop()
@@ -131,6 +134,23 @@ class Build:
             if target in files:
                 return target
         return ""
+
+
+@dataclass
+class _Walk:
+    """What the commands name: sources and modules, and macros of kernel groups."""
+
+    listed: set[str] = field(default_factory=set)
+    reached: set[str] = field(default_factory=set)  # by a command that Windows gets to
+    dropped: set[str] = field(default_factory=set)  # by one that only other systems get to
+    removed: set[str] = field(default_factory=set)
+    defined: set[str] = field(default_factory=set)
+    elsewhere: set[str] = field(default_factory=set)
+
+
+def _of_system(command: Command) -> bool:
+    """Whether a command stands under a condition on the system or its compiler."""
+    return any(set(c.words) & _SYSTEM for c in command.conditions)
 
 
 class _Archs:

@@ -46,7 +46,7 @@ class Detector:
 def detectors() -> tuple[Detector, ...]:
     """Every detector, in the order in which they run."""
     # Each imports its own parser, so that a command that scans nothing does not pay for it.
-    from portkit.scan import cppcode, matching, python_calls, typecheck  # noqa: PLC0415
+    from portkit.scan import consistency, cppcode, matching, python_calls, typecheck  # noqa: PLC0415
 
     return (
         Detector("rules", matching.detect),
@@ -54,6 +54,7 @@ def detectors() -> tuple[Detector, ...]:
         Detector("exports", cppcode.exports),
         Detector("macro-arguments", cppcode.macro_arguments),
         Detector("limits", cppcode.limits),
+        Detector("consistency", consistency.detect),
         Detector(python_calls.NAME, python_calls.detect),
         Detector(typecheck.NAME, typecheck.detect, slow=True),
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from portkit.scan.built import Build
 from portkit.scan.cppguards import CppGuards
 from portkit.scan.model import Finding, Judged, Language, Reason
-from portkit.scan.python_reach import Reach
+from portkit.scan.python_reach import reach_of
 from portkit.scan.rules import Rules
 from portkit.scan.silence import Silence
 from portkit.scan.tree import SourceTree, language_of
@@ -40,7 +40,7 @@ class Judge:
         self._rules = rules
         self._silences = silences
         self._build = Build(tree)
-        self._reach = Reach(tree)
+        self._reach = reach_of(tree)
         self._cpp: dict[str, CppGuards] = {}
 
     def judge(self, findings: Iterable[Finding]) -> Iterator[Judged]:
