@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from portkit.scan.built import Build
 from portkit.scan.cppguards import CppGuards
@@ -14,11 +14,6 @@ from portkit.scan.rules import Rules
 from portkit.scan.silence import Silence
 from portkit.scan.tree import SourceTree, language_of
 
-# What the build reads and the package holds; all else is documentation, tests and services.
-_SHIPPED = re.compile(
-    r"(?:csrc|vllm|cmake|rust)/|(?:CMakeLists\.txt|setup\.py|pyproject\.toml|MANIFEST\.in"
-    r"|requirements/(?:common|cuda|build)[\w./-]*\.txt|rust-toolchain\.toml)$"
-)
 _OTHER_DEVICES = re.compile(
     r"(?:^|/)(?:csrc/(?:rocm|cpu)/|platforms/(?:rocm|cpu|xpu|tpu|hpu|zen_cpu)\.py|amd/|rocm/|xpu/|tpu/)"
     r"|(?:^|[/_.])(?:rocm|aiter|xpu|tpu|hpu|gfx\w+)(?:[/_.]|$)"
@@ -35,23 +30,22 @@ def area(path: str) -> str:
 class Judge:
     """Judges findings of one tree."""
 
-    def __init__(self, tree: SourceTree, rules: Rules, silences: Sequence[Silence] = ()) -> None:
+    def __init__(
+        self,
+        tree: SourceTree,
+        rules: Rules,
+        silences: Sequence[Silence] = (),
+        build: Build | None = None,
+    ) -> None:
         self._tree = tree
         self._rules = rules
         self._silences = silences
-        self._build = Build(tree)
-        self._reach = reach_of(tree)
+        self._build = build or Build(tree)
         self._cpp: dict[str, CppGuards] = {}
 
-    def judge(self, findings: Iterable[Finding]) -> Iterator[Judged]:
-        """Every finding, at the stage where it shows, with the reason if it is set aside."""
-        for finding in self._reach.placed(findings):
-            yield self._judged(finding)
-
-    def _judged(self, finding: Finding) -> Judged:
+    def judge(self, finding: Finding) -> Judged:
+        """A finding with the reason for which it is set aside, if there is one."""
         path = finding.path
-        if not _SHIPPED.match(path):
-            return Judged(finding, Reason.NOT_SHIPPED)
         if _OTHER_DEVICES.search(path):
             return Judged(finding, Reason.NOT_BUILT, "another device's code")
         language = language_of(path)
@@ -71,7 +65,7 @@ class Judge:
                 self._cpp[path] = CppGuards(self._tree.read(path), self._build.undefined)
             return self._cpp[path].at(line)
         if language is Language.PYTHON:
-            guards = self._reach.guards(path)
+            guards = reach_of(self._tree).guards(path)
             error = self._rules[finding.rule].error
             return guards.platform(line) or (guards.handler(line, error) if error else "")
         return ""

@@ -14,7 +14,7 @@ from portkit.scan.code import Code
 from portkit.scan.detectors import Context
 from portkit.scan.model import Finding
 from portkit.scan.rules import Rule
-from portkit.scan.tree import language_of
+from portkit.scan.tree import is_shipped, language_of
 
 _EVERY = 64  # files between two progress events
 
@@ -37,7 +37,9 @@ def detect(context: Context) -> Iterator[Finding]:
         if rule.detector is None and _is_for(rule, standard)
     ]
     languages = {matcher.rule.language for matcher in matchers}
-    paths = [path for path in context.tree.paths if language_of(path) in languages]
+    paths = [
+        path for path in context.tree.paths if language_of(path) in languages and is_shipped(path)
+    ]
     for number, (path, data) in enumerate(context.tree.read_all(paths).items()):
         if number % _EVERY == 0:
             context.events(Event("matching rules", number, len(paths), "files"))
@@ -85,8 +87,8 @@ class Matcher:
         """Whether the rule is about files of this name."""
         if language_of(path) is not self.rule.language:
             return False
-        name = PurePosixPath(path)
-        return not self.rule.files or any(name.match(glob) for glob in self.rule.files)
+        files = self.rule.files
+        return not files or any(PurePosixPath(path).match(glob) for glob in files)
 
     def may_match(self, data: bytes) -> bool:
         """A quick test that leaves most files unread."""

@@ -71,7 +71,6 @@ class Finding:
 class Reason(Enum):
     """Why a finding is set aside."""
 
-    NOT_SHIPPED = "not part of the build or the package"
     NOT_BUILT = "not built for CUDA on Windows"
     GUARDED = "behind a platform guard or an exception handler"
     PATCHED = "covered by the series"

@@ -129,7 +129,7 @@ _PATHS = {
     Language.CMAKE: "CMakeLists.txt",
     Language.RUST: "rust/src/snippet.rs",
     Language.REQUIREMENTS: "requirements/cuda.txt",
-    Language.TEXT: "snippet.txt",
+    Language.TEXT: "vllm/snippet.txt",
 }
 
 

@@ -17,13 +17,15 @@ from typing import Any
 from portkit import durable
 from portkit.model import Events, silent
 from portkit.scan import silence
+from portkit.scan.built import Build
 from portkit.scan.cover import Cover
 from portkit.scan.detectors import Context, Detector, detectors
 from portkit.scan.judge import Judge, area, key, without
 from portkit.scan.model import Finding, Judged, Reason, Stage, Tier
+from portkit.scan.python_reach import reach_of
 from portkit.scan.rules import Rules
 from portkit.scan.silence import Silence
-from portkit.scan.tree import SourceTree
+from portkit.scan.tree import SourceTree, is_shipped
 
 AREAS = ("csrc", "vllm", "build")
 
@@ -80,10 +82,12 @@ def scan(
     cover = cover or Cover()
     begun = time.perf_counter()
     patched = cover.on(tree) if cover.files else tree
-    found = list(Judge(patched, rules, silences).judge(_found(patched, rules, options, events)))
+    judge = Judge(patched, rules, silences)
+    raw = _found(patched, rules, options, events)
+    found = [judge.judge(finding) for finding in reach_of(patched).placed(raw)]
     if cover.files:
         found = [replace(one, finding=cover.placed(one.finding)) for one in found]
-        found += _covered(tree, rules, cover, found, options)
+        found += _covered(cover.untouched(tree), rules, cover, found, Build(patched))
     found = [one for one in found if area(one.finding.path) in options.areas]
     found.sort(key=lambda one: (one.reason is not None, one.finding.order))
     whole = options.areas == frozenset(AREAS) and options.slow
@@ -100,17 +104,17 @@ def since(new: Scan, old: Scan) -> Scan:
 
 
 def _covered(
-    tree: SourceTree, rules: Rules, cover: Cover, remaining: Sequence[Judged], options: Options
+    upstream: SourceTree, rules: Rules, cover: Cover, remaining: Sequence[Judged], build: Build
 ) -> list[Judged]:
     """The findings of upstream's files that the series has made an end of."""
-    quick = replace(options, slow=False, cache=None)
-    raw = _found(cover.untouched(tree), rules, quick, silent)
-    before = Judge(tree, rules).judge(raw)
+    judge = Judge(upstream, rules, build=build)
+    raw = _found(upstream, rules, Options(slow=False), silent)
     left = {key(one.finding) for one in remaining if one.reason is None}
     return [
-        replace(one, reason=Reason.PATCHED, note=cover.patches(one.finding.path))
-        for one in before
-        if one.reason is None and one.finding.path in cover.files and key(one.finding) not in left
+        Judged(finding, Reason.PATCHED, cover.patches(finding.path))
+        for finding in raw
+        if finding.path in cover.files
+        if key(finding) not in left and judge.judge(finding).reason is None
     ]
 
 
@@ -121,7 +125,8 @@ def _found(tree: SourceTree, rules: Rules, options: Options, events: Events) -> 
     found: list[Finding] = []
     for detector in detectors():
         if options.slow or not detector.slow:
-            found += _kept(detector, tree, rules, options, events)
+            kept = _kept(detector, tree, rules, options, events)
+            found += [finding for finding in kept if is_shipped(finding.path)]
     return tuple(found)
 
 

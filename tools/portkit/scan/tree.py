@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 
 from portkit.errors import BadInput
@@ -23,6 +24,19 @@ _SUFFIXES = {
 }
 
 
+# What the build reads and the package holds; all else is documentation, tests and services.
+_SHIPPED = re.compile(
+    r"(?:csrc|vllm|cmake|rust)/|(?:CMakeLists\.txt|setup\.py|pyproject\.toml|MANIFEST\.in"
+    r"|requirements/(?:common|cuda|build)[\w./-]*\.txt|rust-toolchain\.toml|tools/build_\w+\.py)$"
+)
+
+
+def is_shipped(path: str) -> bool:
+    """Whether a file is part of the build or of the package: nothing else is scanned."""
+    return _SHIPPED.match(path) is not None
+
+
+@cache
 def language_of(path: str) -> Language:
     """The language of an upstream file, by its name."""
     name = PurePosixPath(path)
@@ -100,7 +114,7 @@ class SourceTree:
 
     def read(self, path: str) -> bytes:
         """The bytes of a file; empty where there is none."""
-        return self.read_all([path])[path] if path in self._set else b""
+        return self.read_all([path]).get(path, b"") if path in self._set else b""
 
     def read_all(self, paths: Iterable[str]) -> Mapping[str, bytes]:
         """The bytes of many files in one go; each is read once and kept."""
