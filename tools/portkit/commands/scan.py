@@ -7,12 +7,13 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from portkit import console
+from portkit import console, porting
 from portkit import pin as pinfile
 from portkit.cache import Cache
+from portkit.commands.workbench import AUTHOR, bench, today
 from portkit.errors import BadInput, Exit, Unavailable
 from portkit.model import Events
-from portkit.scan import cover, page, rules, sarif, scanning, silence, text
+from portkit.scan import cover, fixing, page, rules, sarif, scanning, silence, text
 from portkit.scan.cover import Cover
 from portkit.scan.rules import Rule, Rules
 from portkit.scan.scanning import AREAS, Options, Scan
@@ -84,6 +85,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--fix", metavar="RULE", help="write the rule's rewrite into the series, at the pin"
     )
     console.add_upstream(parser)
+    parser.set_defaults(work=None)
     given = parser.parse_args(arguments)
     if given.path is not None and given.since:
         parser.error("--since compares two releases, so it goes with --tag")
@@ -185,5 +187,24 @@ def _print(lines: Iterable[str]) -> None:
         print(line)
 
 
+# fixing
+
+
 def _fix(given: argparse.Namespace, root: Path, known: Rules) -> int:
-    raise NotImplementedError
+    """Write the rewrite of a rule into the series; one step of the journal, so undo covers it."""
+    rule = _rule(known, given.fix)
+    with bench(given, root) as at:
+        start = porting.read(root)
+        upstream = SourceTree.of_store(at.stack.pristine.store, start.pin.tag, start.pin.tree)
+        patched = cover.at_pin(start.patches, upstream).on(upstream)
+        files = fixing.fixed_files(patched, rule, known)
+        if not files:
+            print(f"{rule.id} finds nothing in {start.pin.tag} that the series leaves")
+            return Exit.OK
+        edited = fixing.in_series(at.stack, rule, files, author=AUTHOR, today=today())
+        at.do(at.stack.change(series=edited.series), f"scan --fix {rule.id}")
+    for word, names in (("added", edited.added), ("changed", edited.changed)):
+        for name in names:
+            print(f"{word}  {name}")
+    print("read them, then: tools/series.py lint (tools/series.py undo takes them back)")
+    return Exit.OK

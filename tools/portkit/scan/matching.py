@@ -110,7 +110,7 @@ def _structural(code: Code, rule: Rule) -> Iterator[Match]:
     assert rule.match is not None
     config = rule.match if "rule" in rule.match else {"rule": rule.match}
     for node in code.syntax.find_all(cast(Any, config)):
-        names = _CAPTURE.findall(rule.rewrite.to) if rule.rewrite is not None else ()
+        names = _CAPTURE.findall(str(rule.rewrite.to)) if rule.rewrite is not None else ()
         found = {name: got.text() for name in names if (got := node.get_match(name)) is not None}
         yield Match(node.range().start.index, node.range().end.index, found)
 

@@ -28,13 +28,18 @@ Snippet = str | dict[str, str]  # the text of one file, or several files by path
 class Rewrite(BaseModel):
     """A mechanical fix: `to` replaces what the rule matched (`$NAME`: what the match captured).
 
-    `include` is an `#include` line that the file needs afterwards.
+    Where `to` is a mapping, it gives the replacement of each matched text.  `include` is an
+    `#include` line that the file needs afterwards.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    to: str
+    to: str | dict[str, str]
     include: str = ""
+
+    def text_for(self, matched: str) -> str:
+        """The replacement of a matched text, before captures are filled in."""
+        return self.to if isinstance(self.to, str) else self.to.get(matched, matched)
 
 
 class Rule(BaseModel):
