@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -18,9 +17,6 @@ LOCAL_TARGET = "python-local-process-target"
 TRITON = "python-triton-launch"
 PACKAGES = "python-linux-package"
 
-_PROCESS = re.compile(rb"\bProcess\(")
-_JIT = re.compile(rb"^\s*@triton\.jit|^\s*@triton\.autotune|triton_utils import", re.MULTILINE)
-_LAUNCH = re.compile(rb"\b\w+\[[^\]\n]*(\n[^\]]*)?\]\(")
 # Import names of packages that publish binaries for Linux only.
 _LINUX_ONLY = frozenset(
     (
@@ -30,8 +26,7 @@ _LINUX_ONLY = frozenset(
         "runai_model_streamer", "tilelang", "tokenspeed_mla", "triton", "xformers",
     )
 )  # fmt: skip
-_PACKAGE = re.compile("|".join(rf"(?:import|from) +{name}\b" for name in _LINUX_ONLY).encode())
-
+_IMPORTS = tuple(f"{word} {name}".encode() for name in _LINUX_ONLY for word in ("import", "from"))
 # What every model runs, whatever its architecture.
 _CORE = ("vllm/v1/worker/", "vllm/v1/sample/", "vllm/v1/core/", "vllm/v1/engine/")
 
@@ -45,13 +40,13 @@ def detect(context: Context) -> Iterator[Finding]:
         return
     paths = [path for path in context.tree.of_language(Language.PYTHON) if is_run(path)]
     for path, data in context.tree.read_all(paths).items():
-        if LOCAL_TARGET in rules and _PROCESS.search(data):
+        if LOCAL_TARGET in rules and b"Process(" in data:
             yield from _local_targets(rules[LOCAL_TARGET], path, data)
         if path not in reach_of(context.tree).imported:
             continue
-        if TRITON in rules and _JIT.search(data) and _LAUNCH.search(data):
+        if TRITON in rules and b"](" in data and (b"triton" in data or b"_kernel[" in data):
             yield from _launches(rules[TRITON], path, data)
-        if PACKAGES in rules and _PACKAGE.search(data):
+        if PACKAGES in rules and any(text in data for text in _IMPORTS):
             yield from _packages(rules[PACKAGES], path, data)
 
 
@@ -99,15 +94,14 @@ def _launches(rule: Rule, path: str, data: bytes) -> Iterator[Finding]:
     module = python_module(data)
     if module is None:
         return
-    kernels = set(_kernels(module))
-    launches = [
-        node.func.value
-        for node in ast.walk(module)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Subscript)
-        and isinstance(node.func.value, ast.Name)
-        and node.func.value.id in kernels
-    ]
+    kernels: set[str] = set()
+    calls: list[ast.Name] = []
+    for node in ast.walk(module):
+        kernels.update(_kernels(node))
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(called, ast.Subscript) and isinstance(called.value, ast.Name):
+            calls.append(called.value)
+    launches = [name for name in calls if name.id in kernels]
     if launches:
         first = min(launches, key=lambda node: node.lineno)
         names = ", ".join(sorted({node.id for node in launches}))
@@ -115,14 +109,13 @@ def _launches(rule: Rule, path: str, data: bytes) -> Iterator[Finding]:
         yield replace(_at(rule, path, data, first, names), tier=tier)
 
 
-def _kernels(module: ast.Module) -> Iterator[str]:
-    """Functions that Triton compiles, and imported names that are called like one."""
-    for node in ast.walk(module):
-        if isinstance(node, _Function):
-            if any("triton" in ast.unparse(decorator) for decorator in node.decorator_list):
-                yield node.name
-        elif isinstance(node, ast.ImportFrom):
-            yield from (a.asname or a.name for a in node.names if a.name.endswith("kernel"))
+def _kernels(node: ast.AST) -> Iterator[str]:
+    """The name of a function that Triton compiles, or imported names that are called like one."""
+    if isinstance(node, _Function):
+        if any("triton" in ast.unparse(decorator) for decorator in node.decorator_list):
+            yield node.name
+    elif isinstance(node, ast.ImportFrom):
+        yield from (a.asname or a.name for a in node.names if a.name.endswith("kernel"))
 
 
 def _at(rule: Rule, path: str, data: bytes, node: ast.expr | ast.stmt, detail: str) -> Finding:
