@@ -166,16 +166,18 @@ def limits(context: Context) -> Iterator[Finding]:
     nesting, strings = rules.get("cpp-nesting-limit"), rules.get("cpp-string-limit")
     if nesting is not None:
         for path, code in _files(context, b"else if"):
-            for start, length in _chains(code.code):
+            for start, length in chains(code.code):
                 yield _at(nesting, path, code, start, f"{length} branches")
     if strings is not None:
         paths = context.tree.of_language(Language.CPP)
         for path, data in context.tree.read_all(paths).items():
             if len(data) > _LITERAL:
-                yield from _long_strings(strings, path, Code(data, Language.CPP))
+                code = Code(data, Language.CPP)
+                for start, size in long_strings(code.strings):
+                    yield _at(strings, path, code, start, f"{size} bytes")
 
 
-def _chains(text: str) -> Iterator[tuple[int, int]]:
+def chains(text: str) -> Iterator[tuple[int, int]]:
     """Start and length of each chain of `else if` that nests too deep."""
     if text.count("else if") < _NESTING:
         return
@@ -198,8 +200,9 @@ def _chains(text: str) -> Iterator[tuple[int, int]]:
     yield from (chain for chain in chains.values() if chain[1] >= _NESTING)
 
 
-def _long_strings(rule: Rule, path: str, code: Code) -> Iterator[Finding]:
-    for match in _STRINGS.finditer(code.strings):
+def long_strings(text: str) -> Iterator[tuple[int, int]]:
+    """Start and bytes of each string literal, or run of adjacent ones, that is too long."""
+    for match in _STRINGS.finditer(text):
         longest = max(len(part) - 2 for part in _ONE.findall(match[0]))
         if longest > _LITERAL or len(match[0]) > _JOINED:
-            yield _at(rule, path, code, match.start(), f"{max(longest, len(match[0]))} bytes")
+            yield match.start(), max(longest, len(match[0]))

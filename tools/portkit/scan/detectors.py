@@ -12,11 +12,16 @@ from portkit.scan.rules import Rules
 from portkit.scan.tree import SourceTree
 
 
+def _unheard(text: str) -> None:
+    """Notes go nowhere."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a detector works with.
 
     `cache` is a folder it may keep results in (None: keep nothing); `offline` forbids the network.
+    `note` takes a sentence for the person: what could not be looked at.
     """
 
     tree: SourceTree
@@ -24,6 +29,7 @@ class Context:
     events: Events = silent
     cache: Path | None = None
     offline: bool = False
+    note: Callable[[str], None] = _unheard
 
 
 Detect = Callable[[Context], Iterable[Finding]]
@@ -46,7 +52,16 @@ class Detector:
 def detectors() -> tuple[Detector, ...]:
     """Every detector, in the order in which they run."""
     # Each imports its own parser, so that a command that scans nothing does not pay for it.
-    from portkit.scan import consistency, cppcode, matching, python_calls, typecheck  # noqa: PLC0415
+    from portkit.scan import (  # noqa: PLC0415
+        buildfiles,
+        consistency,
+        cppcode,
+        generators,
+        matching,
+        python_calls,
+        typecheck,
+        wheels,
+    )
 
     return (
         Detector("rules", matching.detect),
@@ -56,5 +71,9 @@ def detectors() -> tuple[Detector, ...]:
         Detector("limits", cppcode.limits),
         Detector("consistency", consistency.detect),
         Detector(python_calls.NAME, python_calls.detect),
+        Detector(buildfiles.NAME, buildfiles.detect),
+        Detector(generators.NAME, generators.detect),
+        Detector(wheels.REQUIREMENTS, wheels.read),
         Detector(typecheck.NAME, typecheck.detect, slow=True),
+        Detector(wheels.WHEELS, wheels.ask, slow=True, online=True),
     )
