@@ -211,9 +211,7 @@ def judged(
     fitting = [one for one in releases if _fits(one, entry.requirement.specifier)]
     name = f"{canonicalize_name(entry.requirement.name)}{entry.requirement.specifier}"
     asked = [python for python in pythons if entry.wanted(python, _WINDOWS)]
-    if not fitting:
-        return tuple(asked), f"the index has no version that fits {name}", False
-    if not any(one.filename.endswith(".whl") for one in fitting):
+    if fitting and not any(one.filename.endswith(".whl") for one in fitting):
         return tuple(asked), f"the index has only sources of {name}", True
     missing = tuple(
         python
