@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
     if given.fix:
         return _fix(given, root, known)
     found = _scanned(given, root, known)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
     _show(given, found, known)
     return Exit.WAITING if found.certain or found.stale else Exit.OK
 

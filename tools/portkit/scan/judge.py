@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from portkit.scan.buildfiles import CmakeGuards
 from portkit.scan.built import Build
 from portkit.scan.cppguards import CppGuards
 from portkit.scan.model import Finding, Judged, Language, Reason
@@ -42,6 +43,7 @@ class Judge:
         self._silences = silences
         self._build = build or Build(tree)
         self._cpp: dict[str, CppGuards] = {}
+        self._cmake: dict[str, CmakeGuards] = {}
 
     def judge(self, finding: Finding) -> Judged:
         """A finding with the reason for which it is set aside, if there is one."""
@@ -67,7 +69,13 @@ class Judge:
         if language is Language.PYTHON:
             guards = reach_of(self._tree).guards(path)
             error = self._rules[finding.rule].error
-            return guards.platform(line) or (guards.handler(line, error) if error else "")
+            return guards.platform(line, finding.detail) or (
+                guards.handler(line, error) if error else ""
+            )
+        if language is Language.CMAKE:
+            if path not in self._cmake:
+                self._cmake[path] = CmakeGuards(self._tree.read(path))
+            return self._cmake[path].at(line)
         return ""
 
 

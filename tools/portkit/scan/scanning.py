@@ -48,7 +48,8 @@ class Options:
 class Scan:
     """The result: every finding judged, what counts first and in order of weight.
 
-    `since` names the tree whose findings were taken out; `seconds` is the time it took.
+    `since` names the tree whose findings were taken out; `seconds` is the time it took; `notes`
+    say what could not be looked at.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Scan:
     seconds: float
     stale: tuple[Silence, ...] = ()
     since: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -83,7 +85,8 @@ def scan(
     begun = time.perf_counter()
     patched = cover.on(tree) if cover.files else tree
     judge = Judge(patched, rules, silences)
-    raw = _found(patched, rules, options, events)
+    notes: list[str] = []
+    raw = _found(patched, rules, options, events, notes)
     found = [judge.judge(finding) for finding in reach_of(patched).placed(raw)]
     if cover.files:
         found = [replace(one, finding=cover.placed(one.finding)) for one in found]
@@ -92,7 +95,8 @@ def scan(
     found.sort(key=lambda one: (one.reason is not None, one.finding.order))
     whole = options.areas == frozenset(AREAS) and options.slow
     stale = silence.stale(silences, [one.finding for one in found]) if whole else ()
-    return Scan(tree.name, tuple(found), time.perf_counter() - begun, stale)
+    seconds = time.perf_counter() - begun
+    return Scan(tree.name, tuple(found), seconds, stale, notes=tuple(notes))
 
 
 def since(new: Scan, old: Scan) -> Scan:
@@ -100,7 +104,13 @@ def since(new: Scan, old: Scan) -> Scan:
     before = [one.finding for one in old.judged]
     kept = without((one for one in new.judged if one.reason is None), old.findings)
     aside = without((one for one in new.judged if one.reason is not None), before)
-    return replace(new, judged=(*kept, *aside), seconds=new.seconds + old.seconds, since=old.name)
+    return replace(
+        new,
+        judged=(*kept, *aside),
+        seconds=new.seconds + old.seconds,
+        since=old.name,
+        notes=tuple(dict.fromkeys((*new.notes, *old.notes))),
+    )
 
 
 def _covered(
@@ -108,7 +118,7 @@ def _covered(
 ) -> list[Judged]:
     """The findings of upstream's files that the series has made an end of."""
     judge = Judge(upstream, rules, build=build)
-    raw = _found(upstream, rules, Options(slow=False), silent)
+    raw = _found(upstream, rules, Options(slow=False), silent, [])
     left = {key(one.finding) for one in remaining if one.reason is None}
     return [
         Judged(finding, Reason.PATCHED, cover.patches(finding.path))
@@ -121,30 +131,31 @@ def _covered(
 # running detectors
 
 
-def _found(tree: SourceTree, rules: Rules, options: Options, events: Events) -> tuple[Finding, ...]:
+def _found(
+    tree: SourceTree, rules: Rules, options: Options, events: Events, notes: list[str]
+) -> tuple[Finding, ...]:
     found: list[Finding] = []
     for detector in detectors():
         if options.slow or not detector.slow:
-            kept = _kept(detector, tree, rules, options, events)
+            context = Context(tree, rules, events, options.cache, options.offline, notes.append)
+            kept = _kept(detector, context)
             found += [finding for finding in kept if is_shipped(finding.path)]
     return tuple(found)
 
 
-def _kept(
-    detector: Detector, tree: SourceTree, rules: Rules, options: Options, events: Events
-) -> Sequence[Finding]:
+def _kept(detector: Detector, context: Context) -> Sequence[Finding]:
     """What a detector finds, from the cache where the same was read before."""
-    context = Context(tree, rules, events, options.cache, options.offline)
-    if options.cache is None or not tree.identity or detector.slow:
+    identity, cache = context.tree.identity, context.cache
+    if cache is None or not identity or detector.slow:
         return tuple(detector.detect(context))  # slow ones keep their own results
     name = hashlib.sha256(
-        "\0".join((detector.name, tree.identity, rules.digest, _code_digest())).encode()
+        "\0".join((detector.name, identity, context.rules.digest, _code_digest())).encode()
     ).hexdigest()
-    file = options.cache / f"{name}.json"
+    file = cache / f"{name}.json"
     known = _read(file)
     if known is None:
         known = tuple(detector.detect(context))
-        options.cache.mkdir(parents=True, exist_ok=True)
+        cache.mkdir(parents=True, exist_ok=True)
         durable.write(file, json.dumps([_plain(finding) for finding in known]).encode())
     return known
 

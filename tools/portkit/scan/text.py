@@ -85,6 +85,7 @@ def as_json(scan: Scan, rules: Rules, *, aside: bool = False) -> dict[str, Any]:
         "entries": len(entries(scan.findings)),
         "aside": {reason.name.lower(): n for reason, n in counts(scan.judged).items()},
         "findings": list(_plain(found, rules)),
+        "notes": list(scan.notes),
         "stale_silences": [
             {"line": s.line, "rule": s.rule, "path": s.path, "reason": s.reason} for s in scan.stale
         ],
