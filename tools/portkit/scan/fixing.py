@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 
-from portkit import header
 from portkit.apply import change_between
 from portkit.editing import Edited, folded
 from portkit.errors import BadInput
+from portkit.header import SUMMARY_WIDTH
 from portkit.patchfile import format_change
 from portkit.scan.code import Code
 from portkit.scan.judge import Judge
@@ -22,7 +22,6 @@ from portkit.scan.tree import SourceTree, language_of
 from portkit.stack import Stack
 
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b[^\n]*\n", re.MULTILINE)
-_CAPTURE = re.compile(r"\$([A-Z][A-Z0-9_]*)")
 # What proves a rewrite: the scan of the patched source finds nothing certain any more.
 _TEST = "tests/scan/test_scan_upstream.py::test_the_series_leaves_nothing_certain"
 
@@ -59,7 +58,8 @@ def _rewritten(
     matches = [match for match in matcher.matches(code) if code.place(match.start)[0] in lines]
     for match in sorted(matches, key=lambda match: -match.start):
         new = rewrite.text_for(text[match.start : match.end])
-        new = _CAPTURE.sub(lambda name: match.captured.get(name[1], name[0]), new)
+        for name, captured in match.captured.items():
+            new = new.replace(f"${name}", captured)
         text = text[: match.start] + new + text[match.end :]
     if rewrite.include and rewrite.include not in text:
         includes = list(_INCLUDE.finditer(text))
@@ -76,7 +76,7 @@ def in_series(
     author: str,
     today: date,
 ) -> Edited:
-    """The series with the rewritten files taken in: a hunk more in a file's patch, or a new patch."""
+    """The series with the rewritten files taken in, each in its own patch or in a new one."""
     diff = b"".join(
         format_change(change_between(path, before, after))
         for path, (before, after) in files.items()
@@ -93,16 +93,17 @@ def in_series(
 
 def _header(rule: Rule, path: str, author: str, today: date) -> bytes:
     """The header of a new patch, from what the rule says."""
-    title = f"Fix {rule.title[0].lower()}{rule.title[1:]} for Windows"
-    summary = title if len(title) <= header.SUMMARY_WIDTH else f"Fix {rule.id} for Windows"
-    why = textwrap.wrap(f"{rule.why.strip()} {rule.fix.strip()}", 78)
-    rewritten = textwrap.wrap(
-        f"Written by the rewrite of the rule {rule.id}; other compilers and systems get the same "
-        "meaning.",
+    assert rule.rewrite is not None
+    error = f" ({rule.error})" if rule.error else ""
+    why = textwrap.wrap(f"{rule.title}{error}. {rule.why.strip()}", 78)
+    how = textwrap.wrap(
+        f"{rule.fix.strip()} The rewrite of the rule {rule.id} did, in every place where the scan "
+        "found it; to other compilers and systems it says the same.",
         78,
     )
+    body = "".join(f" {line}\n" for line in [*why, ".", *how])
     archs = "all" if rule.language is Language.CPP else "none"
-    body = "".join(f" {line}\n" for line in [*why, ".", *rewritten])
+    summary = rule.rewrite.title or rule.title[:SUMMARY_WIDTH]
     return (
         f"Description: {summary}\n{body}Author: {author}\nForwarded: no\n"
         f"Last-Update: {today.isoformat()}\nDiagnostic: {rule.error or rule.id}\n"

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from portkit.errors import BadFile
+from portkit.header import SUMMARY_WIDTH
 from portkit.scan.model import Finding, Language, Stage, Tier
 
 FOLDER = "patch_series/rules"
@@ -28,12 +29,14 @@ Snippet = str | dict[str, str]  # the text of one file, or several files by path
 class Rewrite(BaseModel):
     """A mechanical fix: `to` replaces what the rule matched (`$NAME`: what the match captured).
 
-    Where `to` is a mapping, it gives the replacement of each matched text.  `include` is an
-    `#include` line that the file needs afterwards.
+    `title` is the first line of a new patch's description, else the rule's title is.  Where `to`
+    is a mapping, it gives the replacement of each matched text.  `include` is an `#include` line
+    that the file then needs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    title: str = Field("", max_length=SUMMARY_WIDTH)
     to: str | dict[str, str]
     include: str = ""
 
