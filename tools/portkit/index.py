@@ -66,6 +66,19 @@ class IndexFile:
     withdrawn: bool
 
 
+@dataclass(frozen=True)
+class Release:
+    """A file of a project on the index; `requires_python` is a specifier, "" where none is said."""
+
+    filename: str
+    requires_python: str
+    withdrawn: bool
+
+
+class UnknownProject(Unavailable):
+    """The index has no project of this name."""
+
+
 def pip_settings() -> dict[str, str]:
     """pip's effective `global` settings (`index-url`, `cert`, …), environment over files."""
     command = [sys.executable, "-m", "pip", "config", "list", "--disable-pip-version-check"]
@@ -177,6 +190,14 @@ class Index:
             )
         return data
 
+    @cached_property
+    def releases(self) -> tuple[Release, ...]:
+        """Every file of the project; raises `UnknownProject` where the index has none."""
+        return tuple(
+            Release(package.filename, package.requires_python or "", package.is_yanked)
+            for package in self._page.packages
+        )
+
     def download(self, sdist: IndexFile, folder: Path, events: Events = silent) -> Path:
         """Fetch `sdist` into `folder` and return its path; the file is there whole or not at all.
 
@@ -276,7 +297,7 @@ def _serving(what: str) -> Iterator[None]:
     try:
         yield
     except NoSuchProjectError as error:
-        raise Unavailable(f"{what} has no project {error.project}", hint=_HINT) from error
+        raise UnknownProject(f"{what} has no project {error.project}", hint=_HINT) from error
     except requests.HTTPError as error:
         answer = error.response
         status = f"{answer.status_code} {answer.reason}" if answer is not None else "an error"

@@ -27,6 +27,7 @@ from portkit.report_model import (
     PatchReport,
     Report,
     Run,
+    ScanReport,
     Side,
     StaleReport,
     State,
@@ -46,9 +47,15 @@ _SAME_LINES = (Rung.EXACT, Rung.OFFSET)
 
 
 def build(
-    pin: Pin, carried: Carried, facts: Facts, run: Run, stale: Sequence[StaleUse] = ()
+    pin: Pin,
+    carried: Carried,
+    facts: Facts,
+    run: Run,
+    stale: Sequence[StaleUse] = (),
+    *,
+    scan: ScanReport | None = None,
 ) -> Report:
-    """The report of carrying a series from `pin` to `carried.target`."""
+    """The report of carrying a series from `pin` to `carried.target`; `scan` is told if it ran."""
     regions = _Regions(carried)
     patches = tuple(_patch(story, carried, run, regions) for story in carried.stories)
     return Report(
@@ -64,6 +71,7 @@ def build(
             StaleReport(use.name, plain(use.patch), plain(use.path), use.line, shown(use.text))
             for use in stale
         ),
+        scan=scan,
     )
 
 

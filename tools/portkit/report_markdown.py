@@ -52,6 +52,7 @@ def _sections(report: Report) -> Iterator[tuple[str, Iterable[str]]]:
         yield title, [*head, *_conflict(number, conflict, patch)]
     yield "drops", _drops(report)
     yield "uses to look at", _stale(report)
+    yield "new findings of the portability scan", _scan(report)
     yield "patches", _patches(report)
     yield "upstream facts", _facts(report.facts)
     yield "how this was made", _run(report)
@@ -132,6 +133,22 @@ def _stale(report: Report) -> Iterator[str]:
     yield ""
     for use in report.stale:
         yield f"- {_code(f'{use.path}:{use.line}')}: {_code(use.text.strip())} ({_code(use.patch)})"
+
+
+def _scan(report: Report) -> Iterator[str]:
+    if report.scan is None:
+        return
+    yield "## New on Windows"
+    yield ""
+    if not report.scan.found:
+        yield f"The portability scan finds nothing that {_text(report.old_tag)} does not have."
+        return
+    yield "What the new tag brings that will not build or run there, and no patch covers:"
+    yield ""
+    for one in report.scan.found:
+        code = f", {_code(one.error)}" if one.error else ""
+        yield f"- {_code(one.path)}:{one.lines}: {_text(one.title)}"
+        yield f"  ({one.tier}, {one.stage}{code}, {_code(one.rule)})"
 
 
 # patches

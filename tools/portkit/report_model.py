@@ -200,6 +200,33 @@ class StaleReport:
 
 
 @dataclass(frozen=True)
+class FoundReport:
+    """What one rule of the portability scan finds in one file; `lines` are its lines in words."""
+
+    tier: str
+    stage: str
+    rule: str
+    title: str
+    error: str
+    fix: str
+    path: str
+    lines: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What the new tag has and the old pin has not: places that will not build or run on Windows.
+
+    `aside` counts what is new and set aside, by reason.
+    """
+
+    found: tuple[FoundReport, ...]
+    aside: tuple[tuple[str, int], ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Run:
     """How the report came about: what a reader needs to do it again.
 
@@ -227,6 +254,7 @@ class Report:
     facts: Facts
     run: Run
     stale: tuple[StaleReport, ...] = ()
+    scan: ScanReport | None = None
 
     @property
     def conflicts(self) -> tuple[ConflictReport, ...]:

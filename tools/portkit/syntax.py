@@ -117,12 +117,7 @@ class Outline:
 
     @cached_property
     def _module(self) -> ast.Module | None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # upstream's invalid escapes are its own affair
-                return ast.parse(self._data)
-        except (SyntaxError, ValueError):
-            return None
+        return python_module(self._data)
 
     @cached_property
     def _tree(self) -> Tree:
@@ -149,6 +144,16 @@ class Outline:
 
 
 # Python
+
+
+def python_module(data: bytes) -> ast.Module | None:
+    """The syntax of a Python file, None where it does not parse."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # upstream's invalid escapes are its own affair
+            return ast.parse(data)
+    except (SyntaxError, ValueError):
+        return None
 
 
 def _python_scopes(body: Iterable[ast.AST]) -> Iterator[Scope]:

@@ -27,6 +27,7 @@ from portkit.managed import sentence_of
 from portkit.porting import Answers, Plan, Start
 from portkit.rebase import Story
 from portkit.report import Report
+from portkit.report_model import ScanReport
 from portkit.session import WORK_FOLDER, Session, State, now
 from portkit.tags import normalise
 from portkit.upstream import released_tags
@@ -83,6 +84,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="decide and show; write nothing")
     parser.add_argument(
         "--accept-drops", action="store_true", help="drop what the report says is not needed"
+    )
+    parser.add_argument(
+        "--no-scan", action="store_true", help="leave the portability scan out of the report"
     )
     parser.add_argument("--report", type=Path, metavar="DIR", help="where the report goes")
     console.add_upstream(parser)
@@ -316,7 +320,18 @@ class _Command:
             drops_accepted=state.drops_accepted,
         )  # fmt: skip
         known = facts(self.cache.store, plan.snapshots[0], plan.target)
-        return report.build(plan.start.pin, plan.carried, known, run, plan.stale)
+        return report.build(
+            plan.start.pin, plan.carried, known, run, plan.stale, scan=self._scan(plan)
+        )
+
+    def _scan(self, plan: Plan) -> ScanReport | None:
+        """What the new tag brings that Windows will not take; None where it is not looked for."""
+        if self.given.no_scan:
+            return None
+        from portkit.scan import porting as scan_porting  # noqa: PLC0415  (slow to import)
+
+        with console.progress(quiet=self.given.json) as events:
+            return scan_porting.difference(self.root, plan, self.cache, events)
 
     def _write_report(self, made: Report, state: State) -> Path | None:
         folder: Path | None = self.given.report
@@ -340,6 +355,8 @@ class _Command:
               f"{outcome.plan.seconds:.1f} s")  # fmt: skip
         for line in _summary(outcome.plan):
             print(f"  {line}")
+        if outcome.report.scan is not None and outcome.report.scan.found:
+            print(f"  {_scan_line(outcome.report.scan)}")
         if outcome.folder is not None:
             print(f"report: {outcome.folder / 'report.html'}")
             print(f"        {outcome.folder / 'report.md'}")
@@ -427,6 +444,12 @@ def _summary(plan: Plan) -> list[str]:
         for use in plan.stale
     ]
     return [f"{'carried':<9} {_count(plain, 'patch', 'patches')} whole{how}", *lines]
+
+
+def _scan_line(scan: ScanReport) -> str:
+    certain = sum(one.tier == "certain" for one in scan.found)
+    new = _count(len(scan.found), "new entry", "new entries")
+    return f"{'scan':<9} {new} of what Windows will not take, {certain} certain (see the report)"
 
 
 def _count(number: int, one: str, many: str) -> str:
