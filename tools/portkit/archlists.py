@@ -35,6 +35,11 @@ class Span:
     def holds(self, other: Span) -> bool:
         return self.low <= other.low and other.high <= self.high
 
+    def admits(self, toolkit: str) -> bool:
+        """Whether the toolkit of this version (`12.8`) is in the range."""
+        version = tuple(int(part) for part in toolkit.split("."))
+        return self.holds(Span((version, 0), (version, 1)))
+
     @property
     def empty(self) -> bool:
         return self.low >= self.high

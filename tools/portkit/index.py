@@ -128,7 +128,7 @@ class Index:
 
     @cached_property
     def _page(self) -> ProjectPage:
-        with _serving(f"the package index at {_host(self._client.endpoint)}"):
+        with serving(f"the package index at {_host(self._client.endpoint)}"):
             return self._client.get_project_page(self._project, timeout=_TIMEOUT)
 
     @cached_property
@@ -190,7 +190,7 @@ class Index:
             return target
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{sdist.name}.{sdist.sha256[:16]}.part"
-        with _serving(f"the package index's {sdist.name}"):
+        with serving(f"the package index's {sdist.name}"):
             self._receive_all(sdist, part, events)
         found = describe(part)
         if found.sha256 != sdist.sha256 or sdist.size not in (None, found.size):
@@ -271,7 +271,7 @@ def _host(url: str) -> str:
 
 
 @contextmanager
-def _serving(what: str) -> Iterator[None]:
+def serving(what: str) -> Iterator[None]:
     """Turn what the libraries raise into one sentence about `what`."""
     try:
         yield
