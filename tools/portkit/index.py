@@ -163,7 +163,7 @@ class Index:
         """Bytes `start` to `end` (exclusive) of `file`; None where the index serves no ranges."""
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
         with (
-            _serving(f"the package index's {file.name}"),
+            serving(f"the package index's {file.name}"),
             self._client.s.get(file.url, headers=headers, stream=True, timeout=_TIMEOUT) as answer,
         ):
             answer.raise_for_status()
