@@ -1,4 +1,4 @@
-"""The CUDA toolkit of a CI cell.  See `toolkit.py --help`."""
+"""The CUDA toolkit and the Python of a CI cell.  See `environment.py --help`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from portkit import console
-from portkit.commands import toolkit
+from portkit.commands import environment
 
 if __name__ == "__main__":
-    sys.exit(console.run(toolkit.main))
+    sys.exit(console.run(environment.main))
