@@ -141,7 +141,7 @@ class Index:
 
     @cached_property
     def _page(self) -> ProjectPage:
-        with _serving(f"the package index at {_host(self._client.endpoint)}"):
+        with serving(f"the package index at {_host(self._client.endpoint)}"):
             return self._client.get_project_page(self._project, timeout=_TIMEOUT)
 
     @cached_property
@@ -176,7 +176,7 @@ class Index:
         """Bytes `start` to `end` (exclusive) of `file`; None where the index serves no ranges."""
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
         with (
-            _serving(f"the package index's {file.name}"),
+            serving(f"the package index's {file.name}"),
             self._client.s.get(file.url, headers=headers, stream=True, timeout=_TIMEOUT) as answer,
         ):
             answer.raise_for_status()
@@ -211,7 +211,7 @@ class Index:
             return target
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{sdist.name}.{sdist.sha256[:16]}.part"
-        with _serving(f"the package index's {sdist.name}"):
+        with serving(f"the package index's {sdist.name}"):
             self._receive_all(sdist, part, events)
         found = describe(part)
         if found.sha256 != sdist.sha256 or sdist.size not in (None, found.size):
@@ -292,7 +292,7 @@ def _host(url: str) -> str:
 
 
 @contextmanager
-def _serving(what: str) -> Iterator[None]:
+def serving(what: str) -> Iterator[None]:
     """Turn what the libraries raise into one sentence about `what`."""
     try:
         yield

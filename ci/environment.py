@@ -1,0 +1,14 @@
+"""The CUDA toolkit and the Python of a CI cell.  See `environment.py --help`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+
+from portkit import console
+from portkit.commands import environment
+
+if __name__ == "__main__":
+    sys.exit(console.run(environment.main))
