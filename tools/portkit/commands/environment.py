@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import tomli
+
 from portkit import console
 from portkit import pin as pinfile
 from portkit.ci import environment, toolkit
 from portkit.ci import plan as planfile
 from portkit.errors import Exit
 from portkit.pristine import Pristine
+
+# A compiler cache, and what the kernel tests run under.
+_HELPERS = ("sccache", "pytest")
 
 
 def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
@@ -44,7 +49,12 @@ def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
             pin = pinfile.read(root / pinfile.PIN_FILE)
             with Pristine(pin, upstream=given.upstream) as pristine:
                 made["PYTHON"] = environment.create(
-                    folder / "python", given.python, given.toolkit, pristine.read, events
+                    folder / "python",
+                    given.python,
+                    given.toolkit,
+                    pristine.read,
+                    also=(*_requirements(root), *_HELPERS),
+                    events=events,
                 )
     lines = [f"{name}={path}" for name, path in made.items()]
     _append(given.output, lines)
@@ -55,6 +65,12 @@ def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
     else:
         print("\n".join(lines))
     return Exit.OK
+
+
+def _requirements(root: Path) -> list[str]:
+    """What our own tools need, so that they run in the environment too."""
+    project = tomli.loads((root / "pyproject.toml").read_text("utf-8"))
+    return [str(line) for line in project["project"]["dependencies"]]
 
 
 def _append(file: Path | None, lines: list[str]) -> None:

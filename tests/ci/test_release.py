@@ -1,0 +1,52 @@
+"""A release: hashes that sha256sum takes, and notes that name every wheel."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from portkit import console
+from portkit.commands import release
+from portkit.errors import Exit
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = (
+    "vllm-0.14.1+cu126.win-cp38-abi3-win_amd64.whl",
+    "vllm-0.14.1+cu130.win-cp38-abi3-win_amd64.whl",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, name in enumerate(NAMES):
+        (tmp_path / name).write_bytes(b"wheel" * (number + 1))
+    return tmp_path
+
+
+def test_hashes_and_notes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert release.main([str(folder)], ROOT) == Exit.OK
+    text = capsys.readouterr().out
+    assert "vLLM v0.14.1 (commit `d7de043d5`) with 26 patches" in text
+    assert all(f"`{name}`" in text for name in NAMES)
+    if shutil.which("sha256sum"):
+        command = ["sha256sum", "--strict", "-c", "SHA256SUMS"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+        assert done.returncode == 0
+        assert done.stdout.decode().splitlines() == [f"{name}: OK" for name in NAMES]
+
+
+def test_a_folder_without_wheels_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert console.run(release.main, [str(tmp_path)]) == Exit.BAD_INPUT
+    assert "there is no wheel in" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_misnamed_wheel_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "vllm.whl").write_bytes(b"")
+    assert console.run(release.main, [str(folder)]) == Exit.BAD_INPUT
+    assert "vllm.whl" in capsys.readouterr().err

@@ -1,0 +1,57 @@
+"""What goes with the wheels of a release: their hashes, and notes that say which one to take."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+from portkit.errors import BadInput
+from portkit.model import Pin
+
+SUMS = "SHA256SUMS"
+
+
+def wheels(folder: Path) -> list[Path]:
+    """The wheels in `folder`, by name; raises `BadInput` where there is none, or a misnamed one."""
+    found = sorted(folder.glob("*.whl"))
+    if not found:
+        raise BadInput(f"there is no wheel in {folder}")
+    for wheel in found:
+        try:
+            parse_wheel_filename(wheel.name)
+        except InvalidWheelFilename as error:
+            raise BadInput(f"{wheel}: {error}") from error
+    return found
+
+
+def sums(files: Iterable[Path]) -> str:
+    """Lines as `sha256sum -c` reads them."""
+    return "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def notes(pin: Pin, patches: int, files: Sequence[Path]) -> str:
+    """The text of the release, in Markdown."""
+    return "\n".join(_notes(pin, patches, files)) + "\n"
+
+
+def _notes(pin: Pin, patches: int, files: Sequence[Path]) -> Iterator[str]:
+    yield f"vLLM {pin.tag} (commit `{pin.commit}`) with {patches} patches, for Windows."
+    yield ""
+    yield "| wheel | size |"
+    yield "|---|---|"
+    for file in files:
+        yield f"| `{file.name}` | {file.stat().st_size / 1e6:.0f} MB |"
+    yield ""
+    yield f"Take the one for your CUDA build of torch and your GPU. `{SUMS}` has the hashes, and"
+    yield "`gh attestation verify WHEEL` shows that the wheel was built here from this tag."
