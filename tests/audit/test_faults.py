@@ -20,7 +20,7 @@ from portkit.audit.verdict import Level, Verdict
 from portkit.cache import Cache
 from portkit.cuda import toolkits
 from portkit.cuda.includes import Includes
-from portkit.cuda.nvcc import DoesNotCompile, Environment, compile_unit
+from portkit.cuda.nvcc import Compiled, DoesNotCompile, Environment, compile_unit
 from portkit.git import Store
 from portkit.model import Patch
 from portkit.upstream import Source
@@ -364,7 +364,7 @@ def test_a_fault_in_device_code_is_caught(
     path, old, new = DEVICE_FAULTS[fault]
     world.sources.seed(path, old, new)
 
-    def built(call: bytes, read: Callable[[str], bytes | None]) -> machine.Compiled:
+    def built(call: bytes, read: Callable[[str], bytes | None]) -> Compiled:
         unit = UNIT.replace(b"CALL", call)
         includes = Includes(lambda name: unit if name == "csrc/x.cu" else read(name), ("csrc",))
         closure = includes.closure("csrc/x.cu")
