@@ -7,7 +7,7 @@ stands under an unknown condition stays, with its condition in one normal form, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from portkit.audit.ctokens import logical_lines
@@ -33,16 +33,16 @@ def fold(data: bytes, known: Known = NOT_WINDOWS) -> tuple[str, ...]:
     Raises `Doubt` where conditionals do not nest or a known macro is defined or undefined.
     """
     out: list[str] = []
-    for line in folded_lines(data, known):
+    for line in folded_lines(logical_lines(data), known):
         out += [*line, "\n"] if line[0] == "#" else line
     return tuple(out)
 
 
-def folded_lines(data: bytes, known: Known) -> list[list[str]]:
-    """The logical lines that are compiled with `known`; conditions that stay are lines too."""
+def folded_lines(lines: Iterable[list[str]], known: Known) -> list[list[str]]:
+    """Those of `lines` that are compiled with `known`; conditions that stay are lines too."""
     out: list[list[str]] = []
     stack: list[_Group] = []
-    for line in logical_lines(data):
+    for line in lines:
         word = line[1] if line[0] == "#" and len(line) > 1 else ""
         alive = all(group.alive for group in stack)
         if word in ("if", "ifdef", "ifndef"):

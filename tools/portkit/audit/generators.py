@@ -78,7 +78,7 @@ def compare(path: str, upstream: Read, patched: Read, events: Events = silent) -
             one, other = Path(temp, "upstream"), Path(temp, "patched")
             generate(path, upstream, archs, one)
             generate(path, patched, archs, other)
-            before, after = _kernels(one), _kernels(other)
+            before, after = kernels(one), kernels(other)
             for name in sorted({*before, *after}):
                 if before.get(name) != after.get(name):
                     raise Doubt(f"the generated {name} differs for {archs}")
@@ -123,7 +123,7 @@ def run(
     )
 
 
-def _kernels(folder: Path) -> dict[str, bytes]:
+def kernels(folder: Path) -> dict[str, bytes]:
     """The generated kernel files: every source but the host's."""
     return {file.name: file.read_bytes() for file in folder.glob("*.cu") if file.stem != "host"}
 

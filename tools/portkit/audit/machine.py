@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from elftools.elf.elffile import ELFFile
@@ -132,35 +132,43 @@ def _code(cubin: bytes) -> dict[str, object]:
     elf = ELFFile(io.BytesIO(cubin))
     relocations = _relocations(elf)
     found: dict[str, object] = {}
-    for section in elf.iter_sections():
+    for number, section in enumerate(elf.iter_sections()):
         if _OF_KERNELS.match(section.name):
             registers = section["sh_info"] >> 24
-            name = _normal(section.name)
-            contents = _contents(section)
-            found[name] = (contents, registers, section["sh_size"], relocations.get(section.name))
+            what = (_contents(section), section["sh_size"], registers)
+            found[_normal(section.name)] = (*what, _meanings(relocations.get(number, ())))
     return found
 
 
 def _host(data: bytes) -> dict[str, object]:
     """Per section of code or data of a host object: contents and relocations.
 
-    Strings and constants that the linker may merge are compared where they are used.  The
-    functions that tell the CUDA runtime about kernels and variables are not compared: what they
-    register is the device code, which is.
+    Strings and constants that the linker may merge are compared where they are used, and variables
+    that nothing uses are left out.  The functions that tell the CUDA runtime about kernels and
+    variables are not compared: what they register is the device code, which is.
     """
     elf = ELFFile(io.BytesIO(data))
     relocations = _relocations(elf)
-    found: dict[str, object] = {}
-    for section in elf.iter_sections():
-        flags = section["sh_flags"]
-        skipped = _NOT_HOST.match(section.name) or _REGISTERS.search(section.name)
-        if flags & _ALLOCATED and not flags & _MERGED and section["sh_size"] and not skipped:
-            found[_normal(section.name)] = (_contents(section), relocations.get(section.name))
-    return found
+    sections = {
+        number: section
+        for number, section in enumerate(elf.iter_sections())
+        if section["sh_flags"] & _ALLOCATED
+        and not section["sh_flags"] & _MERGED
+        and section["sh_size"]
+        and not _NOT_HOST.match(section.name)
+        and not _REGISTERS.search(section.name)
+    }
+    referred = {one.section for number in sections for one in relocations.get(number, ())}
+    return {
+        _normal(section.name): (_contents(section), _meanings(relocations.get(number, ())))
+        for number, section in sections.items()
+        if number in referred or not section.name.startswith(_VARIABLES)
+    }
 
 
 _ALLOCATED, _MERGED, _STRINGS = 0x2, 0x10, 0x20  # section flags of ELF
 _NOT_HOST = re.compile(r"\.?(?:nv_fatbin|nvFatBinSegment|__nv|comment|note|debug|eh_frame|group)")
+_VARIABLES = (".rodata", ".data", ".bss")
 _REGISTERS = re.compile(r"cudaRegister|cudaEntityRegister")
 
 
@@ -168,22 +176,40 @@ def _contents(section: Section) -> object:
     return section["sh_size"] if section["sh_type"] == "SHT_NOBITS" else section.data()
 
 
-def _relocations(elf: ELFFile) -> dict[str, list[tuple[int, int, object, int]]]:
-    """Per section what is put in where: offset, kind, what the symbol stands for, addend."""
-    found: dict[str, list[tuple[int, int, object, int]]] = {}
+@dataclass(frozen=True)
+class _Relocation:
+    """What is put in at an offset: `meaning` of the symbol, in which `section` it is defined."""
+
+    offset: int
+    kind: int
+    meaning: object
+    addend: int
+    section: object
+
+
+def _meanings(relocations: Iterable[_Relocation]) -> list[object]:
+    """Relocations as they compare."""
+    return [(one.offset, one.kind, one.meaning, one.addend) for one in relocations]
+
+
+def _relocations(elf: ELFFile) -> dict[int, list[_Relocation]]:
+    """The relocations of each section that has some, by its number."""
+    found: dict[int, list[_Relocation]] = {}
     for section in elf.iter_sections():
         if not isinstance(section, RelocationSection):
             continue
         symbols = elf.get_section(section["sh_link"])
         assert isinstance(symbols, SymbolTableSection)
-        meanings: dict[int, object] = {}
-        into = found.setdefault(elf.get_section(section["sh_info"]).name, [])
+        meanings: dict[int, tuple[object, object]] = {}
+        into = found.setdefault(section["sh_info"], [])
         for one in section.iter_relocations():
             number = one["r_info_sym"]
             if number not in meanings:
-                meanings[number] = _meaning(elf, symbols.get_symbol(number))
+                symbol = symbols.get_symbol(number)
+                meanings[number] = (_meaning(elf, symbol), symbol["st_shndx"])
+            meaning, home = meanings[number]
             addend = one["r_addend"] if "r_addend" in one.entry else 0
-            into.append((one["r_offset"], one["r_info_type"], meanings[number], addend))
+            into.append(_Relocation(one["r_offset"], one["r_info_type"], meaning, addend, home))
     return found
 
 

@@ -11,7 +11,8 @@ import hashlib
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 Read = Callable[[str], "bytes | None"]  # a path of the tree to its bytes, None where there is none
 
@@ -27,9 +28,9 @@ class Closure:
     """A unit and all it includes, with their contents: path to bytes, in the order of paths."""
 
     unit: str
-    files: dict[str, bytes]
+    files: dict[str, bytes] = field(hash=False)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A sha256 over the names and contents of all files."""
         total = hashlib.sha256(self.unit.encode())

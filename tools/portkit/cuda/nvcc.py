@@ -35,8 +35,8 @@ COMMON_FLAGS = (
     "-DENABLE_FP8", "-DPy_LIMITED_API=3", "-DTORCH_EXTENSION_NAME=_C", "-D_C_EXPORTS",
     "-DCUTLASS_ENABLE_DIRECT_CUDA_DRIVER_CALL=1", "-Xcompiler=-fPIC", "-w",
 )  # fmt: skip
-_HOST_FLAGS = ("-Xcompiler=-ffunction-sections",)  # one function's size moves no other one
-_FORMAT = b"nvcc-1"  # changes when the same key would stand for something else
+_HOST_FLAGS = ("-Xcompiler=-ffunction-sections,-fdata-sections",)  # nothing moves its neighbours
+_FORMAT = b"nvcc-2"  # changes when the same key would stand for something else
 _SAID = 2000  # characters of a compiler's complaint that are worth repeating
 _ARCH = re.compile(r"(\d+)\.(\d)([af]?)")
 
@@ -140,8 +140,9 @@ def compile_unit(
 
     Only the files of `closure` are there, below a folder of their own, so that two trees give the
     same names to the compiler; `folders` are its include folders (`csrc`).  `host` asks for the
-    host object too, with a section for each function.  Raises `DoesNotCompile`, `BadInput` for an
-    unknown architecture, and `IntegrityError` when the compiler read a file that the closure lacks.
+    host object too, with a section for each function and variable.  Raises `DoesNotCompile`,
+    `BadInput` for an unknown architecture, and `IntegrityError` when the compiler read a file that
+    the closure lacks.
     """
     code = _code(arch)
     words = (*environment.identity, *flags, *folders, arch)
