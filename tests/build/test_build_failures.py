@@ -72,6 +72,16 @@ def test_a_compiler_that_was_killed_has_a_remedy() -> None:
     assert failure.known is not None and "--jobs" in failure.known.remedy
 
 
+def test_a_source_below_a_folder_with_a_space_is_named_whole() -> None:
+    log = (
+        'FAILED: [code=1] a.o\nc++ -c "/the work/csrc/a.cpp" -o a.o\n'
+        "/the work/csrc/a.cpp:1:9: error: no such thing\n"
+    )
+    (failure,) = failures(log)
+    assert failure.source == "/the work/csrc/a.cpp"
+    assert failure.error.endswith("no such thing")
+
+
 def test_a_log_without_an_error_has_no_failure() -> None:
     assert failures("-- Configuring done\n[78/78] Linking CXX shared module _C.abi3.so\n") == ()
     assert [one.status for one in health.log_checks("all is well\n")] == [Status.OK]

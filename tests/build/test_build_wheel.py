@@ -118,7 +118,9 @@ CHANGES: dict[str, tuple[Change, str, str]] = {
         "compiled modules", "vllm/_C.pyd is elf for x86_64, the wheel is pe for AMD64",
     ),
     "no module": (
-        lambda t: t.update({"vllm/_C.pyd": b"text"}), "compiled modules", "is not a compiled module",
+        lambda t: t.update({"vllm/_C.pyd": b"text"}),
+        "compiled modules",
+        "is not a compiled module",
     ),
     "debug": (
         lambda t: t.update({"vllm/_C.pyd": module("vllm/_C.pyd", (*RUNTIME, "msvcp140d.dll"))}),

@@ -456,9 +456,15 @@ class Builder:
         if code != 0:
             self._record(peaks)
             path = self.places.log(stage)
-            found = failure.failures(path.read_text(encoding="utf-8", errors="replace"))
+            text = path.read_text(encoding="utf-8", errors="replace")
+            found = failure.failures(text, self._sources() if stage is Stage.COMPILE else {})
             raise stage_failure(stage, found, path, code)
         return peaks
+
+    def _sources(self) -> dict[str, str]:
+        """The source of each object file."""
+        reply = cmakereply.read(self.steps().folder)
+        return {one.object: str(one.source) for one in reply.units}
 
     def _record(self, peaks: Peaks) -> None:
         """Keep the most memory seen of each unit, for the next choice of `MAX_JOBS` by a person."""
