@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import read
 
+from portkit import console
 from portkit.build import health
-from portkit.build.catalogue import catalogue, recognise
+from portkit.build.catalogue import catalogue, recognise, render
 from portkit.build.failure import failures
 from portkit.build.words import Status
 
@@ -100,6 +101,10 @@ def test_the_catalogue_is_whole() -> None:
     for one in catalogue():
         assert one.title and one.cause.endswith(".") and len(one.remedy) > 10, one.name
         assert re.fullmatch(r"[a-z0-9-]+", one.name)
+
+
+def test_the_page_of_known_failures_is_current() -> None:
+    assert (console.ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8") == render()
 
 
 def test_a_log_names_lines_and_remedies() -> None:

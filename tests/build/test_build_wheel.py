@@ -146,6 +146,11 @@ CHANGES: dict[str, tuple[Change, str, str]] = {
         lambda t: t.update({MD: metadata().replace(b'; sys_platform != "win32"', b"")}),
         "requirements", "asks on Windows for flashinfer-python",
     ),
+    "no torch": (
+        lambda t: t.update({MD: metadata().replace(b"Requires-Dist: torch==", b"X-Dist: torch==")}),
+        "requirements",
+        "torch is not among them",
+    ),
     "marker": (
         lambda t: t.update({MD: metadata().replace(b"AMD64", b"never")}),
         "requirements", "llguidance, xgrammar asked for on x86_64 but not on AMD64",
