@@ -47,8 +47,8 @@ def dll(
     )  # fmt: skip
     optional += b"".join(struct.pack("<II", *one) for one in directories)
     header = struct.pack("<HHIIIHH", machine, 1, 0, 0, 0, len(optional), 0x2022)
-    table = struct.pack(
+    sections = struct.pack(
         "<8sIIIIIIHHI", b".rdata", len(section), _BASE, size, _HEADERS, 0, 0, 0, 0, 0x40000040
     )
-    front = b"MZ" + bytes(58) + struct.pack("<I", 64) + b"PE\0\0" + header + optional + table
+    front = b"MZ" + bytes(58) + struct.pack("<I", 64) + b"PE\0\0" + header + optional + sections
     return front + bytes(_HEADERS - len(front)) + bytes(section) + bytes(size - len(section))

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import read
 
+from portkit import console
 from portkit.build import health
-from portkit.build.catalogue import catalogue, recognise
+from portkit.build.catalogue import catalogue, recognise, render
 from portkit.build.failure import failures
 from portkit.build.words import Status
 
@@ -72,6 +73,16 @@ def test_a_compiler_that_was_killed_has_a_remedy() -> None:
     assert failure.known is not None and "--jobs" in failure.known.remedy
 
 
+def test_a_source_below_a_folder_with_a_space_is_named_whole() -> None:
+    log = (
+        'FAILED: [code=1] a.o\nc++ -c "/the work/csrc/a.cpp" -o a.o\n'
+        "/the work/csrc/a.cpp:1:9: error: no such thing\n"
+    )
+    (failure,) = failures(log)
+    assert failure.source == "/the work/csrc/a.cpp"
+    assert failure.error.endswith("no such thing")
+
+
 def test_a_log_without_an_error_has_no_failure() -> None:
     assert failures("-- Configuring done\n[78/78] Linking CXX shared module _C.abi3.so\n") == ()
     assert [one.status for one in health.log_checks("all is well\n")] == [Status.OK]
@@ -90,6 +101,10 @@ def test_the_catalogue_is_whole() -> None:
     for one in catalogue():
         assert one.title and one.cause.endswith(".") and len(one.remedy) > 10, one.name
         assert re.fullmatch(r"[a-z0-9-]+", one.name)
+
+
+def test_the_page_of_known_failures_is_current() -> None:
+    assert (console.ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8") == render()
 
 
 def test_a_log_names_lines_and_remedies() -> None:

@@ -99,15 +99,15 @@ def test_a_wheel_of_a_prepared_tree_is_right_and_its_record_true(tmp_path: Path)
     assert {str(tag) for tag in wheel.tags} == {"cp38-abi3-win_amd64"}
 
 
-Change = Callable[[dict[str, bytes]], None]
+Change = Callable[[dict[str, bytes]], object]
 CHANGES: dict[str, tuple[Change, str, str]] = {
-    "module": (lambda t: t.pop("vllm/_C.pyd") and None, "compiled modules", "missing: vllm/_C"),
+    "module": (lambda t: t.pop("vllm/_C.pyd") , "compiled modules", "missing: vllm/_C"),
     "payload": (
-        lambda t: t.pop("vllm/vllm_flash_attn/flash_attn_interface.py") and None,
+        lambda t: t.pop("vllm/vllm_flash_attn/flash_attn_interface.py"),
         "third-party Python", "flash_attn_interface.py",
     ),
     "template": (
-        lambda t: t.pop("vllm/chat/template.jinja") and None, "sources", "template.jinja",
+        lambda t: t.pop("vllm/chat/template.jinja") , "sources", "template.jinja",
     ),
     "edited": (
         lambda t: t.update({"vllm/__init__.py": b"import sys\n"}), "sources",
@@ -118,7 +118,9 @@ CHANGES: dict[str, tuple[Change, str, str]] = {
         "compiled modules", "vllm/_C.pyd is elf for x86_64, the wheel is pe for AMD64",
     ),
     "no module": (
-        lambda t: t.update({"vllm/_C.pyd": b"text"}), "compiled modules", "is not a compiled module",
+        lambda t: t.update({"vllm/_C.pyd": b"text"}),
+        "compiled modules",
+        "is not a compiled module",
     ),
     "debug": (
         lambda t: t.update({"vllm/_C.pyd": module("vllm/_C.pyd", (*RUNTIME, "msvcp140d.dll"))}),
@@ -143,6 +145,11 @@ CHANGES: dict[str, tuple[Change, str, str]] = {
     "linux requirement": (
         lambda t: t.update({MD: metadata().replace(b'; sys_platform != "win32"', b"")}),
         "requirements", "asks on Windows for flashinfer-python",
+    ),
+    "no torch": (
+        lambda t: t.update({MD: metadata().replace(b"Requires-Dist: torch==", b"X-Dist: torch==")}),
+        "requirements",
+        "torch is not among them",
     ),
     "marker": (
         lambda t: t.update({MD: metadata().replace(b"AMD64", b"never")}),

@@ -10,6 +10,14 @@ from pathlib import Path
 
 import tomli
 
+_PAGE = """\
+# Troubleshooting
+
+`tools/doctor.py LOGFILE` finds these in a log, and a failed build names them by itself. The lines
+that tell each are regular expressions. The page is made by `tools/doctor.py --catalogue` from
+`tools/portkit/build/data/failures.toml`. A failure that is missing is worth a report, with the log
+and what `tools/doctor.py --json` says.
+"""
 _FILE = Path(__file__).with_name("data") / "failures.toml"
 
 
@@ -68,6 +76,18 @@ def recognise_all(lines: Sequence[str]) -> list[Recognised]:
                 found.append(Recognised(known, number, line.strip()))
                 break
     return sorted(found, key=lambda one: one.line)
+
+
+def render() -> str:
+    """The catalogue as a page for people (docs/troubleshooting.md)."""
+    parts = [_PAGE]
+    parts += [
+        f"## {one.title[0].upper()}{one.title[1:]}\n\n"
+        + "".join(f"    {pattern.pattern}\n" for pattern in one.patterns)
+        + f"\n{one.cause}\n\n**What helps:** {one.remedy}\n"
+        for one in catalogue()
+    ]
+    return "\n".join(parts)
 
 
 def _compiled(patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:

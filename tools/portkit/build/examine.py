@@ -308,7 +308,7 @@ def _memory(machine: Machine, wanted: Wanted, found: Findings) -> Iterator[Check
         free, limit = memory.commit_available / GIB, memory.commit_total / GIB
         said += f", commit {free:.1f} of {limit:.1f} GiB free"
     if memory.available < toolchain.USUAL_NEED:
-        yield warn("memory", said, "close other programs: one compile takes up to 2.7 GiB")
+        yield warn("memory", said, "close other programs: one compile takes up to 2.9 GiB")
     elif memory.commit_total is not None and memory.commit_total < 1.5 * memory.total:
         yield warn(
             "memory", said,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from portkit.build.catalogue import Known, recognise
@@ -11,7 +11,8 @@ from portkit.build.catalogue import Known, recognise
 _FAILED = re.compile(r"FAILED: (?:\[code=-?\d+\] )?(?P<what>.+)")
 _STEP = re.compile(r"\[\d+/\d+\] ")
 _SOURCE = re.compile(
-    r"(?:-c |-x cu -c |/Tp ?|/c )\"?(?P<path>[^\"\s]+\.(?:cu|cpp|cc|cxx|c))\"?(?:\s|$)"
+    r"(?:-c|/c|/Tp|-x cu -c) ?(?:\"(?P<quoted>[^\"]+\.(?:cu|cpp|cc|cxx|c))\""
+    r"|(?P<plain>[^\"\s]+\.(?:cu|cpp|cc|cxx|c)))(?:\s|$)"
 )
 # cl and nvcc on Windows, gcc and clang, nvcc's front end, ptxas, linkers, CMake, Python; the least
 # particular last.
@@ -44,8 +45,11 @@ class Failure:
     known: Known | None
 
 
-def failures(log: str) -> tuple[Failure, ...]:
-    """Each failed step of a build by Ninja, else the first error of any log; empty without one."""
+def failures(log: str, sources: Mapping[str, str] = {}) -> tuple[Failure, ...]:
+    """Each failed step of a build by Ninja, else the first error of any log; empty without one.
+
+    `sources` names the source of each object file; without it the command is read for it.
+    """
     lines = log.splitlines()
     starts = [number for number, line in enumerate(lines) if _FAILED.match(line)]
     if not starts:
@@ -58,7 +62,9 @@ def failures(log: str) -> tuple[Failure, ...]:
             len(lines),
         )
         where = _first_error(lines, number + 1, end)
-        failed.append(_failure(lines, _source(lines, number), where, number, end))
+        made = _made(lines[number])
+        source = sources.get(made) or _compiled(lines, number) or made
+        failed.append(_failure(lines, source, where, number, end))
     return tuple(failed)
 
 
@@ -100,11 +106,16 @@ def _is_command(line: str) -> bool:
     return len(line) > 600 or bool(_SOURCE.search(line))
 
 
-def _source(lines: Sequence[str], start: int) -> str:
-    """The file that the failed command compiles, else what it makes."""
+def _made(line: str) -> str:
+    """What a failed step was to make."""
+    failed = _FAILED.match(line)
+    return failed["what"].split()[0] if failed is not None else ""
+
+
+def _compiled(lines: Sequence[str], start: int) -> str:
+    """The file that the failed command compiles, if it is a compile that names it plainly."""
     for line in lines[start + 1 : start + 3]:
         match = _SOURCE.search(line)
         if match is not None:
-            return match["path"]
-    failed = _FAILED.match(lines[start])
-    return failed["what"].split()[0] if failed is not None else ""
+            return str(match["quoted"] or match["plain"])
+    return ""

@@ -16,7 +16,6 @@ from portkit.build.cmakereply import Reply
 from portkit.errors import BadFile, BadInput
 
 _FOLDER = Path(__file__).with_name("data")
-_GENERATED = ("vllm/_version.py",)
 _SUFFIXES = (".abi3.so", ".pyd", ".so")
 
 
@@ -31,7 +30,7 @@ class Manifest:
     tag: str
     modules: dict[str, tuple[str, ...]]
     payload: tuple[str, ...]
-    generated: tuple[str, ...] = _GENERATED
+    generated: tuple[str, ...] = ()
 
     def required(self, archs: Iterable[str] = ()) -> tuple[str, ...]:
         """The modules that every build has, and those of builds for `archs`."""

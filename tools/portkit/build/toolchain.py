@@ -20,7 +20,7 @@ GIB = 1 << 30
 
 # Peak memory of one compile, measured (docs/building.md): nvcc's own processes and the host
 # compiler together.  Units that instantiate CUTLASS 3 exist for these families alone.
-USUAL_NEED = 2.7 * GIB
+USUAL_NEED = 2.9 * GIB
 HEAVY_NEED = 9.6 * GIB
 _HEAVY = ("9.0", "10.0", "10.1", "10.3", "11.0", "12.0", "12.1")
 # How many heavy units a build has at once: they are a few among hundreds, in one stretch.

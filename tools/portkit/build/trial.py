@@ -42,9 +42,8 @@ def prepare(machine: Machine, target: Target, folder: Path, wheel: Path) -> Path
     if folder.exists():
         shutil.rmtree(long_path(folder))
     python = folder / ("Scripts/python.exe" if machine.windows else "bin/python")
-    packages = _asked(
-        machine, target.executable, "import sysconfig; print(sysconfig.get_path('purelib'))"
-    )
+    folders = "import sys; print(*filter(None, sys.path), sep=chr(10))"
+    packages = _asked(machine, target.executable, folders)
     _must(
         machine, [target.executable, "-m", "venv", "--without-pip", folder], "making an environment"
     )

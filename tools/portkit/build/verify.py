@@ -144,8 +144,8 @@ def _metadata(wheel: Wheel) -> Iterator[Check]:
     if version != str(wheel.version):
         yield fail("metadata", f"METADATA is of {version}, the name of {wheel.version}", _AGAIN)
     required = list(wheels.requirements(data))
-    if not required:
-        yield fail("requirements", "the metadata asks for nothing, not even torch", _AGAIN)
+    if not any(canonicalize_name(one.name) == "torch" for one in required):
+        yield fail("requirements", f"{len(required)}, and torch is not among them", _AGAIN)
     elif wheel.windows:
         yield _windows_requirements(required)
     else:

@@ -10,15 +10,16 @@ from typing import Any
 
 from portkit import console
 from portkit.build import plan, preview
+from portkit.build.context import Options
 from portkit.build.environment import shown_environment
 from portkit.build.machine import Machine
 from portkit.build.plan import STAGES, WHAT, Stage
 from portkit.build.running import shown
-from portkit.build.stages import Builder, Done, Options
+from portkit.build.stages import Builder, Done
 from portkit.build.words import Status
 from portkit.commands import build_tools
 from portkit.commands.building import add_wanted, builder, checks_as_json, wanted_of
-from portkit.errors import Exit
+from portkit.errors import BuildFailed, Exit
 from portkit.tree import long_path
 
 _EXAMPLE = """\
@@ -106,19 +107,47 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _run(build: Builder, asked: plan.Range, as_json: bool) -> int:
     done: list[Done] = []
-    for one in build.run(asked):
-        done.append(one)
+    try:
+        for one in build.run(asked):
+            done.append(one)
+            if not as_json:
+                _print(one)
+    except BuildFailed as error:
         if as_json:
-            continue
-        took = "" if one.fresh else f"  {_time(one.seconds)}"
-        print(f"{one.stage.value:11} {one.said}{took}", flush=True)
-        for check in one.checks:
-            if check.status in (Status.WARN, Status.FAIL):
-                print(f"{'':11} {check.status.value}: {check.name}: {check.said}")
-                print(f"{'':11} {' ' * len(check.status.value)}  {check.remedy}")
+            _print_json(done, _failed(error))
+        raise
     if as_json:
-        console.print_json("build", {"stages": [_as_json(one) for one in done]})
+        _print_json(done, None)
     return Exit.OK
+
+
+def _print(one: Done) -> None:
+    took = "" if one.fresh else f"  {_time(one.seconds)}"
+    print(f"{one.stage.value:11} {one.said}{took}", flush=True)
+    for check in one.checks:
+        if check.status in (Status.WARN, Status.FAIL):
+            print(f"{'':11} {check.status.value}: {check.name}: {check.said}")
+            print(f"{'':11} {' ' * len(check.status.value)}  {check.remedy}", flush=True)
+
+
+def _print_json(done: Sequence[Done], failed: dict[str, Any] | None) -> None:
+    console.print_json("build", {"stages": [_as_json(one) for one in done], "failed": failed})
+
+
+def _failed(error: BuildFailed) -> dict[str, Any]:
+    """What failed, each step with its source, its first error and what is known of it."""
+    steps = [
+        {
+            "source": one.source,
+            "error": one.error,
+            "line": one.line,
+            "known": one.known.name if one.known is not None else None,
+            "remedy": one.known.remedy if one.known is not None else "",
+        }
+        for one in error.failures
+    ]
+    checks = checks_as_json(error.checks)
+    return {"message": error.message, "hint": error.hint, "steps": steps, "checks": checks}
 
 
 def _as_json(one: Done) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from portkit import console, patched, series
 from portkit import pin as pinfile
 from portkit.build import cmakereply, manifest, plan, units, verify, wheels
+from portkit.build.context import Options
 from portkit.build.machine import Machine
 from portkit.build.pinned import package_files
 from portkit.build.plan import Stage
-from portkit.build.stages import Options
 from portkit.build.words import failed
 from portkit.commands.building import (
     add_wanted,

@@ -10,9 +10,10 @@ from typing import Any
 
 from portkit import console, series
 from portkit import pin as pinfile
+from portkit.build.context import Options
 from portkit.build.examine import Wanted
 from portkit.build.machine import Machine
-from portkit.build.stages import Builder, Options
+from portkit.build.stages import Builder
 from portkit.build.words import Check, Status
 from portkit.model import Events
 from portkit.pristine import Pristine

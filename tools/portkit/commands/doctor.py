@@ -8,7 +8,7 @@ from pathlib import Path
 
 from portkit import console, patched, series
 from portkit import pin as pinfile
-from portkit.build import examine, health, kvcache
+from portkit.build import catalogue, examine, health, kvcache
 from portkit.build.examine import Findings
 from portkit.build.machine import Machine
 from portkit.build.pinned import Pinned
@@ -32,6 +32,9 @@ def main(
     """Run the command on the repository at `root`."""
     machine = machine or Machine()
     given = _parse(arguments)
+    if given.catalogue:
+        print(catalogue.render(), end="")
+        return Exit.OK
     text = _log(given.log)
     console.settle(root)
     pin = pinfile.read(root / pinfile.PIN_FILE)
@@ -65,6 +68,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.epilog = f"{_EXAMPLE}\n{parser.epilog}"
     parser.add_argument(
         "log", nargs="?", type=Path, metavar="LOGFILE", help="a log to find known failures in"
+    )
+    parser.add_argument(
+        "--catalogue",
+        action="store_true",
+        help="print the known failures (docs/troubleshooting.md)",
     )
     add_wanted(parser)
     parser.add_argument(
