@@ -12,7 +12,6 @@ from pathlib import PurePosixPath
 from typing import Any, cast
 
 from portkit.model import Event
-from portkit.scan.built import Build
 from portkit.scan.code import Code
 from portkit.scan.detectors import Context
 from portkit.scan.model import Finding
@@ -36,12 +35,7 @@ class Match:
 
 def detect(context: Context) -> Iterator[Finding]:
     """What the rules with `match`, `words` or `regex` find in the tree."""
-    standard = Build(context.tree).cxx_standard
-    matchers = [
-        Matcher(rule)
-        for rule in context.rules.values()
-        if rule.detector is None and _is_for(rule, standard)
-    ]
+    matchers = [Matcher(rule) for rule in context.rules.values() if rule.detector is None]
     batches = list(_batches(context, matchers))
     rules = {matcher.rule.id: matcher.rule for matcher in matchers}
     for number, found in enumerate(_in_order(rules, batches)):
@@ -100,13 +94,6 @@ def _found_in(matchers: Mapping[str, Matcher], batch: list[_Job]) -> list[Findin
         for path, data, names in batch
         for finding in find([matchers[name] for name in names], path, data)
     ]
-
-
-def _is_for(rule: Rule, standard: int | None) -> bool:
-    """Whether a rule holds for a C++ standard; an unknown one is taken for 17."""
-    standard = standard or 17
-    below, start = rule.cxx_below, rule.cxx_from
-    return (below is None or standard < below) and (start is None or standard >= start)
 
 
 def find(matchers: Iterable[Matcher], path: str, data: bytes) -> Iterator[Finding]:
