@@ -40,6 +40,12 @@ def guards(text: str) -> tuple[Guards, int]:
         ("IS_WINDOWS or anything", True),
         ("anything and os.name == 'posix'", False),
         ("anything or os.name == 'posix'", None),
+        ("HAS_TRITON", False),
+        ("not has_deep_ep()", True),
+        ("has_xgrammar()", None),
+        ('os.path.exists("/proc/cpuinfo")', False),
+        ('Path(f"/sys/devices/{x}").is_dir()', False),
+        ("os.path.exists(path)", None),
         ("tensor.is_cpu", None),
         ("tensor.is_cuda", None),
         ("world_size > 1", None),
@@ -59,6 +65,8 @@ REACHED = [
     "if current_platform.is_cuda():\n    HERE()\n",
 ]
 SKIPPED = [
+    'if not os.path.exists("/proc/cpuinfo"):\n    return False\nHERE()\n',
+    'if os.name == "nt":\n    with lock:\n        return 1\nHERE()\n',
     'if sys.platform != "win32":\n    HERE()\n',
     'if sys.platform == "win32":\n    other()\nelse:\n    HERE()\n',
     'if sys.platform == "win32":\n    raise NotImplementedError\nHERE()\n',
@@ -87,9 +95,10 @@ def test_a_line_that_windows_skips_is_guarded_and_says_by_what(text: str) -> Non
     [
         ("if hasattr(os, 'sched_yield'):\n    os.sched_yield()  # HERE\n", "os.sched_yield"),
         ("if find_spec('flashinfer') is not None:\n    import flashinfer  # HERE\n", "flashinfer"),
-        ("if has_flashinfer():\n    import flashinfer  # HERE\n", "flashinfer"),
-        ("if a and HAS_TRITON:\n    import triton  # HERE\n", "triton"),
-        ("if not has_triton:\n    pass\nelse:\n    import triton  # HERE\n", "triton"),
+        ("if has_xgrammar():\n    import xgrammar  # HERE\n", "xgrammar"),
+        ("if a and HAS_NUMBA:\n    import numba  # HERE\n", "numba"),
+        ("if not has_numba:\n    pass\nelse:\n    import numba  # HERE\n", "numba"),
+        ("if TYPE_CHECKING or HAS_NUMBA:\n    import numba  # HERE\n", "numba"),
     ],
 )
 def test_a_test_for_presence_guards_that_name_only(text: str, name: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from portkit.scan.detectors import Context, detectors
+from portkit.scan.detectors import Context, applicable, detectors
 from portkit.scan.rules import Rule, Rules, Snippet, files_of, load
 from portkit.scan.tree import SourceTree
 
@@ -24,7 +24,7 @@ SNIPPETS = [
 
 def found_in(rule: Rule, snippet: Snippet) -> bool:
     tree = SourceTree.of_files(files_of(rule, snippet))
-    only = Rules({rule.id: rule})
+    only = applicable(Rules({rule.id: rule}), tree)
     return any(
         finding.rule == rule.id
         for detector in detectors()

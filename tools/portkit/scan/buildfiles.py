@@ -68,7 +68,7 @@ def _macro_paths(rule: Rule, path: str, code: Code) -> Iterator[Finding]:
 
 
 def _cublas(context: Context, rule: Rule) -> Iterator[Finding]:
-    """The extension whose sources call cuBLAS, where nothing links it."""
+    """The first listed source that calls cuBLAS, where nothing links it."""
     path = "CMakeLists.txt"
     code = Code(context.tree.read(path), Language.CMAKE)
     if _CUBLAS_LINKED.search(code.strings):
@@ -76,6 +76,5 @@ def _cublas(context: Context, rule: Rule) -> Iterator[Finding]:
     sources = context.tree.read_all(context.tree.of_language(Language.CPP))
     users = [p for p, data in sources.items() if p in code.strings and _CUBLAS_CALL.search(data)]
     if users:
-        match = re.search(r"define_extension_target\s*\(", code.strings)
-        line, column = code.place(match.start() if match else 0)
+        line, column = code.place(code.strings.index(users[0]))
         yield rule.at(path, line, column, code.line(line).strip(), f"used by {users[0]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from portkit.scan.built import Build
 from portkit.scan.code import Code
 from portkit.scan.detectors import Context
 from portkit.scan.model import Finding, Language
@@ -151,6 +152,26 @@ def _inside_calls(rule: Rule, path: str, code: Code, text: str) -> Iterator[Find
             opened = list(saved[-1])
         elif word == "endif" and saved:
             saved.pop()
+
+
+# what the compiler takes a byte for
+
+_UNUSUAL = re.compile(rb"[^\x00-\x7f]")
+
+
+def source_encoding(context: Context) -> Iterator[Finding]:
+    """One finding for all sources with characters outside of ASCII: one flag cures them."""
+    rules = context.rules.by_detector.get("source-encoding", ())
+    sources = Build(context.tree).sources if rules else ()
+    files = context.tree.read_all(path for path in sources if path.endswith(_COMPILED))
+    unusual = sorted(path for path, data in files.items() if _UNUSUAL.search(data))
+    for rule in rules if unusual else ():
+        excerpt = context.tree.read("CMakeLists.txt").decode("utf-8", "replace").partition("\n")[0]
+        detail = f"{len(unusual)} files, {unusual[0]} the first"
+        yield rule.at("CMakeLists.txt", 1, 1, excerpt, detail)
+
+
+_COMPILED = (".cu", ".cuh", ".h", ".hpp", ".cpp", ".cc", ".c")
 
 
 # limits of the compiler

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from portkit.model import Events, silent
+from portkit.scan.built import Build
 from portkit.scan.model import Finding
-from portkit.scan.rules import Rules
+from portkit.scan.rules import Rule, Rules
 from portkit.scan.tree import SourceTree
 
 
@@ -49,6 +51,22 @@ class Detector:
     online: bool = False
 
 
+def applicable(rules: Rules, tree: SourceTree) -> Rules:
+    """The rules that hold for the build of a tree: its C++ standard (17 if unknown), its flags."""
+    standard = Build(tree).cxx_standard or 17
+    cmake = tree.read("CMakeLists.txt").decode("utf-8", "replace")
+
+    def holds(rule: Rule) -> bool:
+        below, start, unless = rule.cxx_below, rule.cxx_from, rule.unless_build
+        return (
+            (below is None or standard < below)
+            and (start is None or standard >= start)
+            and (unless is None or re.search(unless, cmake) is None)
+        )
+
+    return Rules({name: rule for name, rule in rules.items() if holds(rule)}, rules.digest)
+
+
 def detectors() -> tuple[Detector, ...]:
     """Every detector, in the order in which they run."""
     # Each imports its own parser, so that a command that scans nothing does not pay for it.
@@ -67,6 +85,7 @@ def detectors() -> tuple[Detector, ...]:
         Detector("rules", matching.detect),
         Detector("variable-templates", cppcode.variable_templates),
         Detector("exports", cppcode.exports),
+        Detector("source-encoding", cppcode.source_encoding),
         Detector("macro-arguments", cppcode.macro_arguments),
         Detector("limits", cppcode.limits),
         Detector("consistency", consistency.detect),

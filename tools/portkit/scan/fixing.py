@@ -18,7 +18,7 @@ from portkit.scan.judge import Judge
 from portkit.scan.matching import Matcher, find
 from portkit.scan.model import Language
 from portkit.scan.rules import Rewrite, Rule, Rules
-from portkit.scan.tree import SourceTree, language_of
+from portkit.scan.tree import SourceTree, is_shipped, language_of
 from portkit.stack import Stack
 
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b[^\n]*\n", re.MULTILINE)
@@ -38,6 +38,8 @@ def fixed_files(tree: SourceTree, rule: Rule, rules: Rules) -> dict[str, tuple[b
     changed: dict[str, tuple[bytes, bytes]] = {}
     for path in tree.of_language(rule.language):
         data = tree.read(path)
+        if not (is_shipped(path) and matcher.concerns(path) and matcher.may_match(data)):
+            continue
         found = [judge.judge(finding) for finding in find([matcher], path, data)]
         lines = {one.finding.line for one in found if one.reason is None}
         if lines:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import PurePosixPath
 from typing import Any, cast
 
 from portkit.model import Event
-from portkit.scan.built import Build
 from portkit.scan.code import Code
 from portkit.scan.detectors import Context
 from portkit.scan.model import Finding
 from portkit.scan.rules import Rule
 from portkit.scan.tree import is_shipped, language_of
 
-_EVERY = 64  # files between two progress events
+_BATCH = 1_000_000  # bytes of source that a process reads in one go
+_WORTH = 4  # batches from which on starting processes pays
+
+_Job = tuple[str, bytes, tuple[str, ...]]  # a file and the rules it may hold something for
 
 
 @dataclass(frozen=True)
@@ -30,36 +35,71 @@ class Match:
 
 def detect(context: Context) -> Iterator[Finding]:
     """What the rules with `match`, `words` or `regex` find in the tree."""
-    standard = Build(context.tree).cxx_standard
-    matchers = [
-        Matcher(rule)
-        for rule in context.rules.values()
-        if rule.detector is None and _is_for(rule, standard)
-    ]
+    matchers = [Matcher(rule) for rule in context.rules.values() if rule.detector is None]
+    batches = list(_batches(context, matchers))
+    rules = {matcher.rule.id: matcher.rule for matcher in matchers}
+    for number, found in enumerate(_in_order(rules, batches)):
+        context.events(Event("matching rules", number, len(batches), "batches"))
+        yield from found
+
+
+def _batches(context: Context, matchers: Sequence[Matcher]) -> Iterator[list[_Job]]:
+    """The files that may hold a match, in batches of alike size."""
     languages = {matcher.rule.language for matcher in matchers}
     paths = [
         path for path in context.tree.paths if language_of(path) in languages and is_shipped(path)
     ]
-    for number, (path, data) in enumerate(context.tree.read_all(paths).items()):
-        if number % _EVERY == 0:
-            context.events(Event("matching rules", number, len(paths), "files"))
-        yield from find(matchers, path, data)
+    batch: list[_Job] = []
+    size = 0
+    for path, data in context.tree.read_all(paths).items():
+        wanted = tuple(m.rule.id for m in matchers if m.concerns(path) and m.may_match(data))
+        if wanted:
+            batch.append((path, data, wanted))
+            size += len(data)
+        if size > _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
-def _is_for(rule: Rule, standard: int | None) -> bool:
-    """Whether a rule holds for a C++ standard; an unknown one is taken for 17."""
-    standard = standard or 17
-    below, start = rule.cxx_below, rule.cxx_from
-    return (below is None or standard < below) and (start is None or standard >= start)
+def _in_order(rules: Mapping[str, Rule], batches: Sequence[list[_Job]]) -> Iterator[list[Finding]]:
+    """What each batch holds, worked out by as many processes as there are processors."""
+    processors = os.cpu_count() or 1
+    if processors == 1 or len(batches) < _WORTH:
+        prepared = {name: Matcher(rule) for name, rule in rules.items()}
+        yield from (_found_in(prepared, batch) for batch in batches)
+        return
+    spawn = get_context("spawn")  # as on Windows, so that there is one way to test
+    with ProcessPoolExecutor(
+        min(processors, len(batches)), spawn, initializer=_prepare, initargs=(dict(rules),)
+    ) as pool:
+        yield from pool.map(_work, batches)
+
+
+_prepared: dict[str, Matcher] = {}  # of a worker process
+
+
+def _prepare(rules: dict[str, Rule]) -> None:
+    _prepared.update({name: Matcher(rule) for name, rule in rules.items()})
+
+
+def _work(batch: list[_Job]) -> list[Finding]:
+    return _found_in(_prepared, batch)
+
+
+def _found_in(matchers: Mapping[str, Matcher], batch: list[_Job]) -> list[Finding]:
+    return [
+        finding
+        for path, data, names in batch
+        for finding in find([matchers[name] for name in names], path, data)
+    ]
 
 
 def find(matchers: Iterable[Matcher], path: str, data: bytes) -> Iterator[Finding]:
     """What `matchers` find in one file, once per line and rule."""
-    wanted = [m for m in matchers if m.concerns(path) and m.may_match(data)]
-    if not wanted:
-        return
     code = Code(data, language_of(path))
-    for matcher in wanted:
+    for matcher in matchers:
         seen: set[int] = set()
         for match in matcher.matches(code):
             line, column = code.place(match.start)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from portkit.scan.detectors import Context
 from portkit.scan.model import Finding, Language, Tier
+from portkit.scan.python_guards import LINUX_ONLY
 from portkit.scan.python_reach import imports, is_run, reach_of
 from portkit.scan.rules import Rule
 from portkit.syntax import python_module
@@ -16,25 +17,19 @@ NAME = "python-calls"
 LOCAL_TARGET = "python-local-process-target"
 TRITON = "python-triton-launch"
 PACKAGES = "python-linux-package"
+TEXT_MODE = "python-open-text-mode"
 
-# Import names of packages that publish binaries for Linux only.
-_LINUX_ONLY = frozenset(
-    (
-        "cufile", "cutlass", "deep_ep", "deep_gemm", "fastsafetensors", "flash_attn",
-        "flash_attn_3", "flash_mla", "flashinfer", "flexkv", "hf3fs_utils", "humming",
-        "instanttensor", "lmcache", "mooncake", "nixl", "nvshmem", "pplx_kernels", "quack",
-        "runai_model_streamer", "tilelang", "tokenspeed_mla", "triton", "xformers",
-    )
-)  # fmt: skip
-_IMPORTS = tuple(f"{word} {name}".encode() for name in _LINUX_ONLY for word in ("import", "from"))
+_IMPORTS = tuple(f"{word} {name}".encode() for name in LINUX_ONLY for word in ("import", "from"))
 # What every model runs, whatever its architecture.
 _CORE = ("vllm/v1/worker/", "vllm/v1/sample/", "vllm/v1/core/", "vllm/v1/engine/")
+
+_RAW = tuple(f"os.{name}" for name in ("read", "write", "readv", "writev", "sendfile"))
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def detect(context: Context) -> Iterator[Finding]:
-    """Targets of processes that `spawn` cannot send; packages and kernels a server needs."""
+    """Targets that `spawn` cannot send, text descriptors; packages, kernels a server needs."""
     rules = {rule.id: rule for rule in context.rules.by_detector.get(NAME, ())}
     if not rules:
         return
@@ -42,6 +37,8 @@ def detect(context: Context) -> Iterator[Finding]:
     for path, data in context.tree.read_all(paths).items():
         if LOCAL_TARGET in rules and b"Process(" in data:
             yield from _local_targets(rules[LOCAL_TARGET], path, data)
+        if TEXT_MODE in rules and b"os.open(" in data and b"O_BINARY" not in data:
+            yield from _text_mode(rules[TEXT_MODE], path, data)
         if path not in reach_of(context.tree).imported:
             continue
         if TRITON in rules and b"](" in data and (b"triton" in data or b"_kernel[" in data):
@@ -75,6 +72,24 @@ def _is_local(module: ast.Module, call: ast.Call, target: ast.expr) -> bool:
     )
 
 
+def _text_mode(rule: Rule, path: str, data: bytes) -> Iterator[Finding]:
+    """Descriptors that os.read or os.write uses; file objects made of one set its mode."""
+    module = python_module(data)
+    if module is None:
+        return
+    used = {
+        ast.unparse(call.args[0])
+        for call in ast.walk(module)
+        if isinstance(call, ast.Call) and call.args and ast.unparse(call.func) in _RAW
+    }
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            opened = ast.unparse(node.value.func) == "os.open"
+            if opened and used.intersection(map(ast.unparse, targets)):
+                yield _at(rule, path, data, node.value, ast.unparse(targets[0]))
+
+
 def _packages(rule: Rule, path: str, data: bytes) -> Iterator[Finding]:
     """One finding per package that importing the module imports."""
     module = python_module(data)
@@ -84,7 +99,7 @@ def _packages(rule: Rule, path: str, data: bytes) -> Iterator[Finding]:
             names = [alias.name for alias in node.names]
         else:
             names = [] if node.level else [node.module or ""]
-        for name in {name.partition(".")[0] for name in names} & _LINUX_ONLY - seen:
+        for name in {name.partition(".")[0] for name in names} & LINUX_ONLY - seen:
             seen.add(name)
             yield _at(rule, path, data, node, name)
 

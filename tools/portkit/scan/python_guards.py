@@ -30,6 +30,14 @@ _CONSTANTS = {
     **dict.fromkeys(("IS_WINDOWS", "_IS_WINDOWS", "ON_WINDOWS", "WINDOWS"), True),
     **dict.fromkeys(("TYPE_CHECKING", "IS_LINUX", "_IS_LINUX", "IS_MACOS"), False),
 }
+# Import names of packages that publish binaries for Linux only.
+LINUX_ONLY = frozenset(
+    (
+        "aiter", "cufile", "deep_ep", "deep_gemm", "flash_attn", "flash_attn_3", "flash_mla",
+        "flashinfer", "flexkv", "hf3fs_utils", "lmcache", "mooncake", "mori", "nixl", "nvshmem",
+        "pplx_kernels", "runai_model_streamer", "tokenspeed_mla", "triton", "uvloop",
+    )
+)  # fmt: skip
 _VALUES = {
     "sys.platform": "win32",
     "os.name": "nt",
@@ -38,6 +46,9 @@ _VALUES = {
     "os.sep": "\\",
     "torch.version.hip": None,
 }
+_EXISTENCE = ("exists", "isfile", "isdir", "is_file", "is_dir")
+_POSIX_FOLDERS = ("/proc", "/sys", "/dev/", "/etc/", "/usr/")
+_PRESENT = re.compile(r"(?:has|is|use|supports?)_(\w+?)(?:_available)?|(\w+)_available")
 _MENTIONS = re.compile(rb"\b(if|try|and|or|suppress|assert)\b")
 
 _Interval = tuple[int, int, str]  # first and last line, and why
@@ -180,11 +191,13 @@ def truth(test: ast.expr) -> bool | None:
         return _comparison(test.left, test.ops[0], test.comparators[0])
     if isinstance(test, ast.Call):
         return _call(test)
-    return _CONSTANTS.get(_last(test))
+    return _known_name(test)
 
 
 def _call(call: ast.Call) -> bool | None:
     function = call.func
+    if _last(function) in _EXISTENCE and _is_posix_path(call):
+        return False
     if isinstance(function, ast.Attribute) and function.attr == "startswith" and call.args:
         known, value = _value(function.value)
         if known and isinstance(value, str):
@@ -192,7 +205,36 @@ def _call(call: ast.Call) -> bool | None:
             if isinstance(prefixes, str | tuple):
                 return value.startswith(prefixes)
         return None
-    return _CALLS.get(_last(function))
+    return _CALLS.get(_last(function), _known_name(function))
+
+
+def _known_name(node: ast.expr) -> bool | None:
+    """What a constant of the platform, or one such as HAS_TRITON, is on Windows."""
+    name = _last(node)
+    if _asked_for(name) in LINUX_ONLY:
+        return False
+    return _CONSTANTS.get(name)
+
+
+def _asked_for(name: str) -> str:
+    """The package whose presence a name such as `has_deep_ep` or `HAS_TRITON` tells."""
+    match = _PRESENT.fullmatch(name.lower().strip("_"))
+    return (match[1] or match[2]) if match else ""
+
+
+def _is_posix_path(call: ast.Call) -> bool:
+    """Whether a test for existence is about a fixed path of POSIX: `isdir("/sys/…")`."""
+    function = call.func
+    asked: ast.expr | None = call.args[0] if call.args else None
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Call):
+        asked = function.value.args[0] if function.value.args else asked  # Path("/sys").exists()
+    if isinstance(asked, ast.JoinedStr) and asked.values:
+        asked = asked.values[0]
+    return (
+        isinstance(asked, ast.Constant)
+        and isinstance(asked.value, str)
+        and asked.value.startswith(_POSIX_FOLDERS)
+    )
 
 
 def _comparison(left: ast.expr, operator: ast.cmpop, right: ast.expr) -> bool | None:
@@ -264,12 +306,9 @@ def _presence(test: ast.expr) -> Iterator[str]:
         if isinstance(name, str):
             yield name.partition(".")[0]
     else:
-        name = _last(test.func if isinstance(test, ast.Call) else test).lower().strip("_")
-        match = re.fullmatch(
-            r"(?:has|is|use|supports?)_(\w+?)(?:_available)?|(\w+)_available", name
-        )
-        if match:
-            yield match[1] or match[2]
+        name = _asked_for(_last(test))
+        if name:
+            yield name
 
 
 def _dead(body: Sequence[ast.stmt]) -> Iterator[_Interval]:
@@ -296,7 +335,15 @@ def _dead(body: Sequence[ast.stmt]) -> Iterator[_Interval]:
 
 
 def _leaves(body: Sequence[ast.stmt]) -> bool:
-    return bool(body) and isinstance(body[-1], ast.Return | ast.Raise | ast.Continue | ast.Break)
+    """Whether a block never gets past its end."""
+    if not body:
+        return False
+    last = body[-1]
+    if isinstance(last, ast.With):
+        return _leaves(last.body)
+    if isinstance(last, ast.If):
+        return _leaves(last.body) and _leaves(last.orelse)
+    return isinstance(last, ast.Return | ast.Raise | ast.Continue | ast.Break)
 
 
 def _raises(body: Sequence[ast.stmt]) -> bool:

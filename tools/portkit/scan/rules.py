@@ -66,6 +66,7 @@ class Rule(BaseModel):
     literals: tuple[str, ...] = ()  # a file without any of these cannot hold a match
     unless: str | None = None  # a file that matches this pattern is left out
     files: tuple[str, ...] = ()  # globs; only these files
+    unless_build: str | None = None  # only where the main CMakeLists.txt does not match
     cxx_below: int | None = None  # only where the build's C++ standard is older
     cxx_from: int | None = None  # only where it is this one or newer
     bad: tuple[Snippet, ...] = Field(min_length=1)
@@ -80,7 +81,7 @@ class Rule(BaseModel):
             raise ValueError("give exactly one of match, words, regex and detector")
         if self.match is not None and not self.literals:
             raise ValueError("match needs literals: words without which no file can match")
-        for pattern in (self.regex, self.unless):
+        for pattern in (self.regex, self.unless, self.unless_build):
             if pattern is not None:
                 try:
                     re.compile(pattern)

@@ -19,7 +19,7 @@ from portkit.model import Events, silent
 from portkit.scan import silence
 from portkit.scan.built import Build
 from portkit.scan.cover import Cover
-from portkit.scan.detectors import Context, Detector, detectors
+from portkit.scan.detectors import Context, Detector, applicable, detectors
 from portkit.scan.judge import Judge, area, key, without
 from portkit.scan.model import Finding, Judged, Reason, Stage, Tier
 from portkit.scan.python_reach import reach_of
@@ -135,6 +135,7 @@ def _found(
     tree: SourceTree, rules: Rules, options: Options, events: Events, notes: list[str]
 ) -> tuple[Finding, ...]:
     found: list[Finding] = []
+    rules = applicable(rules, tree)
     for detector in detectors():
         if options.slow or not detector.slow:
             context = Context(tree, rules, events, options.cache, options.offline, notes.append)

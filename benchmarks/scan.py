@@ -1,0 +1,126 @@
+"""The portability scan over upstream's releases, and how often its findings are right.
+
+`python benchmarks/scan.py releases v0.16.0 v0.17.0 …` scans each release with the series carried to
+it, and prints a table; `python benchmarks/scan.py precision` prints what reading findings by hand
+gave (`benchmarks/scan_reviewed*.toml`).  Both tables stand in docs/scan.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import tomli
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+
+from benchmarks.inputs import ROOT
+from portkit import console
+from portkit.cache import Cache
+from portkit.errors import BadFile
+from portkit.scan import cover, rules, scanning, silence
+from portkit.scan.entries import entries
+from portkit.scan.judge import area, counts
+from portkit.scan.model import Reason, Tier
+from portkit.scan.scanning import AREAS, Options, Scan
+from portkit.scan.tree import SourceTree
+from portkit.tags import normalise
+from portkit.upstream import obtain
+
+REVIEWS = "scan_reviewed*.toml"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmark and give its exit code."""
+    parser = console.parser(__doc__.partition("\n")[0], prog="scan.py")
+    commands = parser.add_subparsers(dest="command", required=True)
+    releases = commands.add_parser("releases", help="scan releases, one row each")
+    releases.add_argument("tags", nargs="+", metavar="TAG")
+    releases.add_argument("--slow", action="store_true", help="run the type checker as well")
+    commands.add_parser("precision", help="how often findings that were read are right")
+    given = parser.parse_args(arguments)
+    lines = _releases(given) if given.command == "releases" else _precision()
+    for line in lines:
+        print(line, flush=True)
+    return 0
+
+
+def _releases(given: argparse.Namespace) -> Iterator[str]:
+    names = ["release", "entries", *(tier.value for tier in Tier), *AREAS, "new"]
+    names += ["covered", "not built", "guarded", "s"]
+    yield f"| {' | '.join(names)} |"
+    yield "|---|" + "--:|" * (len(names) - 1)
+    previous: Scan | None = None
+    for tag in map(normalise, given.tags):
+        begun = time.perf_counter()
+        scan = _scan(tag, slow=given.slow)
+        seconds = time.perf_counter() - begun
+        yield _row(tag, scan, previous, seconds)
+        previous = scan
+
+
+def _scan(tag: str, *, slow: bool) -> Scan:
+    cache = Cache.default()
+    known = rules.load(ROOT)
+    source = obtain(tag, cache=cache)
+    tree = SourceTree.of_store(cache.store, tag, source.tree)
+    covered = cover.at(ROOT, tag, tree, cache=cache)
+    silences = silence.load(ROOT, known)
+    return scanning.scan(tree, known, cover=covered, silences=silences, options=Options(slow=slow))
+
+
+def _row(tag: str, scan: Scan, previous: Scan | None, seconds: float) -> str:
+    found = entries(scan.findings)
+    tiers = Counter(entry.first.tier for entry in found)
+    areas = Counter(area(entry.first.path) for entry in found)
+    aside = counts(scan.judged)
+    fresh = "" if previous is None else len(entries(scanning.since(scan, previous).findings))
+    cells = [
+        tag,
+        len(found),
+        *(tiers[tier] for tier in Tier),
+        *(areas[name] for name in AREAS),
+        fresh,
+        *(aside.get(reason, 0) for reason in (Reason.PATCHED, Reason.NOT_BUILT, Reason.GUARDED)),
+        f"{seconds:.0f}",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _precision() -> Iterator[str]:
+    """Right findings of those that were read, by the tier that a rule has now."""
+    known = rules.load(ROOT)
+    by_tier: dict[Tier, list[bool]] = defaultdict(list)
+    by_rule: dict[str, list[bool]] = defaultdict(list)
+    for file in sorted((ROOT / "benchmarks").glob(REVIEWS)):
+        for entry in _reviews(file):
+            right = entry["verdict"] == "true"
+            by_rule[entry["rule"]].append(right)
+            if entry["rule"] in known:
+                by_tier[known[entry["rule"]].tier].append(right)
+    yield "| tier | read | right | precision |"
+    yield "|---|--:|--:|--:|"
+    for tier in Tier:
+        verdicts = by_tier[tier]
+        share = f"{100 * sum(verdicts) / len(verdicts):.0f}%" if verdicts else ""
+        yield f"| {tier.value} | {len(verdicts)} | {sum(verdicts)} | {share} |"
+    yield ""
+    for name, verdicts in sorted(by_rule.items()):
+        tier_now = known[name].tier.value if name in known else "retired"
+        yield f"{name} ({tier_now}): {sum(verdicts)} of {len(verdicts)}"
+
+
+def _reviews(file: Path) -> Iterator[dict[str, str]]:
+    for entry in tomli.loads(file.read_text("utf-8"))["finding"]:
+        if entry.get("verdict") not in ("true", "false"):
+            raise BadFile(file.name, None, f"{entry.get('path')}: verdict is not true or false")
+        yield entry
+
+
+if __name__ == "__main__":
+    sys.exit(console.run(main))
