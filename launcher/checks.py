@@ -17,6 +17,7 @@ from typing import Any
 from .errors import BadInput, MachineRefuses
 
 GIB = 1 << 30
+HUB_NAME = r"\w[\w.-]*(/[\w.-]+)?(:[\w.-]+)?"
 BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2, "half": 2, "float": 4}
 
 
@@ -71,9 +72,8 @@ def check_model(model: str) -> None:
             )
     elif path.is_file():
         raise BadInput(f"{model} is a file, not a model", "name the folder it is in")
-    elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", model) or model.startswith((".", "~")):
-        if "://" not in model:  # s3://..., gs://...: vLLM's loaders know
-            raise BadInput(f"there is no model folder {model}", "check the path of --model")
+    elif not re.fullmatch(HUB_NAME, model) and "://" not in model:
+        raise BadInput(f"there is no model folder {model}", "check the path of --model")
 
 
 def reads_gguf() -> bool:
@@ -138,7 +138,9 @@ def unix_listener(path: str) -> socket.socket:
         bound.bind(path)
     except OSError as error:
         bound.close()
-        raise MachineRefuses(f"--uds {path}: {error.strerror}", "remove it, or name another path") from None
+        raise MachineRefuses(
+            f"--uds {path}: {error.strerror}", "remove it, or name another path"
+        ) from None
     return bound
 
 

@@ -12,9 +12,20 @@ from typing import Any
 
 PLACES = {
     "build_app": ("vllm.entrypoints.launchers.app", "vllm.entrypoints.openai.api_server"),
-    "init_app_state": ("vllm.entrypoints.launchers.api_server.app_state", "vllm.entrypoints.openai.api_server"),
-    "make_arg_parser": ("vllm.entrypoints.common.cli_args", "vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args"),
-    "validate_parsed_serve_args": ("vllm.entrypoints.common.cli_args", "vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args"),
+    "init_app_state": (
+        "vllm.entrypoints.launchers.api_server.app_state",
+        "vllm.entrypoints.openai.api_server",
+    ),
+    "make_arg_parser": (
+        "vllm.entrypoints.common.cli_args",
+        "vllm.entrypoints.launchers.cli_args",
+        "vllm.entrypoints.openai.cli_args",
+    ),
+    "validate_parsed_serve_args": (
+        "vllm.entrypoints.common.cli_args",
+        "vllm.entrypoints.launchers.cli_args",
+        "vllm.entrypoints.openai.cli_args",
+    ),
     "validate_api_server_args": (
         "vllm.entrypoints.common.cli_args",
         "vllm.entrypoints.launchers.launcher",
@@ -26,7 +37,11 @@ PLACES = {
         "vllm.entrypoints.openai.server_utils",
     ),
     "load_log_config": ("vllm.entrypoints.openai.api_server",),
-    "SSLCertRefresher": ("vllm.entrypoints.launchers.utils.ssl", "vllm.entrypoints.serve.utils.ssl", "vllm.entrypoints.ssl"),
+    "SSLCertRefresher": (
+        "vllm.entrypoints.launchers.utils.ssl",
+        "vllm.entrypoints.serve.utils.ssl",
+        "vllm.entrypoints.ssl",
+    ),
     "_add_shutdown_handlers": ("vllm.entrypoints.launcher",),
     "configure_logging_from_args": ("vllm.logger",),
 }

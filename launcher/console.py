@@ -58,11 +58,13 @@ class Console:
     def open_to_others(self, host: str) -> None:
         """The loud warning for a server that others can reach and anybody may use."""
         self.line(
-            "*" * 78
+            "*"
+            * 78
             + f"\nWARNING: {host} can be reached from other machines and no --api-key is set:\n"
             "anybody who reaches this port can use the model and read what the server\n"
             "says about itself.  Set --api-key, or leave --host out to serve this machine.\n"
-            + "*" * 78
+            + "*"
+            * 78
         )
 
 

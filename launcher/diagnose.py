@@ -21,7 +21,8 @@ KNOWN: tuple[tuple[str, type[LauncherError], str, str], ...] = (
         "raise --gpu-memory-utilization, or choose a smaller or quantised model",
     ),
     (
-        r"Free memory on device .*?\(([\d.]+)/([\d.]+) GiB\).*?utilization \(([\d.]+), ([\d.]+) GiB",
+        r"Free memory on device .*?\(([\d.]+)/([\d.]+) GiB\)"
+        r".*?utilization \(([\d.]+), ([\d.]+) GiB",
         MachineRefuses,
         "only {0} of {1} GiB of GPU memory are free, and --gpu-memory-utilization {2} asks for {3}",
         "close other programs that use the GPU, or lower --gpu-memory-utilization",
@@ -101,7 +102,9 @@ def diagnose(error: BaseException) -> LauncherError:
     invalid = type(error).__name__ == "ValidationError"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if invalid and len(lines) > 1:  # pydantic: a count, a field, then the sentence
-        said = re.sub(r"^Value error, |\s*\[type=.*$", "", lines[-2] if "https" in lines[-1] else lines[-1])
+        said = re.sub(
+            r"^Value error, |\s*\[type=.*$", "", lines[-2] if "https" in lines[-1] else lines[-1]
+        )
         return BadInput(said, "see --help=all for the options")
     said = lines[0] if lines else "no message"
     return EngineFailed(

@@ -42,7 +42,7 @@ class _Stopped(Exception):
     """Leaves upstream's busy loop."""
 
 
-class ThreadCore(EngineCoreProc):
+class ThreadCore(EngineCoreProc):  # type: ignore[misc]
     """Upstream's engine core with queues for sockets; built and stepped by one thread.
 
     `inbox` takes `(EngineCoreRequestType, payload)`; every output is handed to `deliver`, on
@@ -111,7 +111,7 @@ class _Handover:
         return True
 
 
-class ThreadClient(AsyncMPClient):
+class ThreadClient(AsyncMPClient):  # type: ignore[misc]
     """Upstream's client with its transport replaced; the rest of its interface is inherited.
 
     Made on the event loop's thread, which blocks until the engine is up.  `on_death` is called on
@@ -138,7 +138,11 @@ class ThreadClient(AsyncMPClient):
         self._loop = asyncio.get_running_loop()
         self._started = threading.Event()
         self.core: ThreadCore | None = None
-        config = dict(vllm_config=vllm_config, executor_class=executor_class, log_stats=log_stats)
+        config = {
+            "vllm_config": vllm_config,
+            "executor_class": executor_class,
+            "log_stats": log_stats,
+        }
         self._thread = threading.Thread(
             target=self._run, args=(config,), name="EngineCore", daemon=True
         )

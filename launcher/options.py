@@ -95,7 +95,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.set_defaults(**DEFAULTS)
     if sys.platform == "win32":
         parser.set_defaults(**WINDOWS_DEFAULTS)
-    options = parser.parse_args(arguments)
+    options: argparse.Namespace = parser.parse_args(arguments)
     if (configure_logging := upstream("configure_logging_from_args")) is not None:
         configure_logging(options)
     if not _names_model(arguments, options):
@@ -116,7 +116,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         _load_plugins(options)
         required("validate_api_server_args")(options)
     except (TypeError, ValueError, KeyError) as error:
-        raise BadInput(str(error.args[0] if error.args else error).removeprefix("Error: ")) from None
+        raise BadInput(
+            str(error.args[0] if error.args else error).removeprefix("Error: ")
+        ) from None
     return options
 
 

@@ -43,9 +43,7 @@ def serve(options: argparse.Namespace, bound: socket.socket, console: Console) -
 class Launch:
     """One run of the server, from its options to its end."""
 
-    def __init__(
-        self, options: argparse.Namespace, bound: socket.socket, console: Console
-    ) -> None:
+    def __init__(self, options: argparse.Namespace, bound: socket.socket, console: Console) -> None:
         self.options, self.bound, self.console = options, bound, console
         self.limit = options.max_num_seqs + options.max_queue if options.max_queue else 0
         self.server: Server | None = None
@@ -144,7 +142,7 @@ class Launch:
             **named,
         )
         # Read by vLLM's header limit, not a setting of uvicorn's.
-        config.h11_max_header_count = options.h11_max_header_count or H11_MAX_HEADER_COUNT  # type: ignore[attr-defined]
+        config.h11_max_header_count = options.h11_max_header_count or H11_MAX_HEADER_COUNT
         config.load()
         server = Server(config)
         # Upstream's error handlers tell their server to exit when the engine is dead; ours goes
@@ -169,7 +167,9 @@ class Launch:
 
     def _announce(self, engine: Any) -> None:
         host, port = self.bound.getsockname()[:2]
-        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(
+            host, f"[{host}]" if ":" in host else host
+        )
         scheme = "https" if self.options.ssl_certfile else "http"
         tokens, size = engine.engine_core.kv_cache()
         longest = engine.model_config.max_model_len
@@ -234,7 +234,7 @@ class Launch:
             os._exit(self.code)
 
 
-class Server(uvicorn.Server):
+class Server(uvicorn.Server):  # type: ignore[misc]
     """uvicorn's, with the signals left to the launcher."""
 
     refresher: Any = None

@@ -14,6 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+import tokenizers
+import torch
+import transformers
+
 TEMPLATE = """\
 {%- if tools %}<|im_start|>system
 Tools:{% for tool in tools %} {{ tool | tojson }}{% endfor %}<|im_end|>
@@ -30,7 +35,7 @@ Tools:{% for tool in tools %} {{ tool | tojson }}{% endfor %}<|im_end|>
 {% endif -%}"""
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-WORDS = "<tool_call> </tool_call> <think> </think>".split()
+WORDS = ["<tool_call>", "</tool_call>", "<think>", "</think>"]
 CORPUS = [
     "The quick brown fox jumps over the lazy dog. Hello world, how are you today?",
     "Numbers 0 1 2 3 4 5 6 7 8 9 10 100 1000, punctuation: , . ; : ! ? ( ) [ ] { } \" '",
@@ -41,9 +46,6 @@ CORPUS = [
 
 def tokenizer(folder: Path) -> Any:
     """A byte-level BPE tokenizer of 512 entries, saved to `folder`."""
-    import tokenizers
-    import transformers
-
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
     bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = tokenizers.decoders.ByteLevel()
@@ -67,9 +69,6 @@ def tokenizer(folder: Path) -> Any:
 
 
 def chat(folder: Path) -> None:
-    import torch
-    import transformers
-
     entries = tokenizer(folder)
     torch.manual_seed(7)
     config = transformers.Qwen2Config(
@@ -90,9 +89,6 @@ def chat(folder: Path) -> None:
 
 
 def embedding(folder: Path) -> None:
-    import torch
-    import transformers
-
     tokenizer(folder)
     torch.manual_seed(7)
     config = transformers.BertConfig(
@@ -108,9 +104,6 @@ def embedding(folder: Path) -> None:
 
 def lora(folder: Path) -> None:
     """An adapter of `chat`, wide enough to change its greedy answers."""
-    import safetensors.torch
-    import torch
-
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(8)
     weights = {}
