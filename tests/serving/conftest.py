@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from serving.engines import NoEngine, ServerProcess, engine_python, make_models
-from serving.shapes import KEY, MODEL
+from serving.engines import (
+    NEWEST,
+    PINNED,
+    UPSTREAMS_SERVER,
+    Engine,
+    NoEngine,
+    ServerProcess,
+    engine_python,
+    make_models,
+)
 
-NEWEST = "0.32.0"
-UPSTREAMS_SERVER = "vllm.entrypoints.openai.api_server"
-COMMON: list[str | Path] = [
-    *("--host", "127.0.0.1", "--served-model-name", MODEL, "--api-key", KEY),
-    *("--enforce-eager", "--max-num-seqs", "64", "--gpu-memory-utilization", "0.6"),
-]
-ENGINE_FIXTURES = {"engine", "launched", "chat_pair"}
+ENGINE_FIXTURES = {"engine", "pinned_engine", "launched", "chat_pair"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,27 +29,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("engine"))
 
 
-@dataclass(frozen=True)
-class Engine:
-    """An environment with a vLLM, and tiny models for it."""
-
-    version: str
-    python: Path
-    models: Path
-
-    def server(self, log: Path, model: str, *options: str | Path, **named: object) -> ServerProcess:
-        """Start a server (`module` names another one than the launcher)."""
-        arguments = ["--model", self.models / model, *COMMON, *options]
-        return ServerProcess(self.python, arguments, log, **named)  # type: ignore[arg-type]
+def made_engine(version: str) -> Engine:
+    try:
+        python = engine_python(version)
+        return Engine(version, python, make_models(python))
+    except NoEngine as error:
+        pytest.fail(f"{error}\nleave these tests out: -m 'not engine'", pytrace=False)
 
 
 @pytest.fixture(scope="session")
 def engine() -> Engine:
-    try:
-        python = engine_python(NEWEST)
-        return Engine(NEWEST, python, make_models(python, NEWEST))
-    except NoEngine as error:
-        pytest.fail(f"{error}\nleave these tests out: -m 'not engine'", pytrace=False)
+    """The newest vLLM that there is for CPUs."""
+    return made_engine(NEWEST)
+
+
+@pytest.fixture(scope="session")
+def pinned_engine() -> Engine:
+    """The vLLM of the pin."""
+    if not os.environ.get("LAUNCHER_PIN"):
+        pytest.skip("LAUNCHER_PIN=1 installs the engine of the pin, several gigabytes")
+    return made_engine(PINNED)
 
 
 def chat_options(engine: Engine) -> list[str | Path]:
@@ -74,3 +75,9 @@ def chat_pair(
     log = tmp_path_factory.mktemp("upstream") / "log"
     with engine.server(log, "chat", *chat_options(engine), module=UPSTREAMS_SERVER) as server:
         yield launched, server.wait_ready()
+
+
+@pytest.fixture
+def soak_seconds() -> float:
+    """How long to watch the memory under load: `LAUNCHER_SOAK_SECONDS=3600` for an hour."""
+    return float(os.environ.get("LAUNCHER_SOAK_SECONDS", "0"))

@@ -25,6 +25,15 @@ from portkit.upstream import Cache
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 START_S = 240
+KEY = "sk-test"
+MODEL = "tiny"
+NEWEST = "0.32.0"
+PINNED = "0.14.1"
+UPSTREAMS_SERVER = "vllm.entrypoints.openai.api_server"
+COMMON: list[str | Path] = [
+    *("--host", "127.0.0.1", "--served-model-name", MODEL, "--api-key", KEY),
+    *("--enforce-eager", "--max-num-seqs", "64", "--gpu-memory-utilization", "0.6"),
+]
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -79,7 +88,7 @@ def _add_metadata(python: Path, version: str) -> None:
     (info / "METADATA").write_text(text)
 
 
-def make_models(python: Path, version: str) -> Path:
+def make_models(python: Path) -> Path:
     """The folder of the tiny models, made once per engine environment."""
     script = HERE / "tiny_models.py"
     folder = python.parents[1] / f"models-{hashlib.sha256(script.read_bytes()).hexdigest()[:12]}"
@@ -192,3 +201,17 @@ class ServerProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An environment with a vLLM, and tiny models for it."""
+
+    version: str
+    python: Path
+    models: Path
+
+    def server(self, log: Path, model: str, *options: str | Path, **named: object) -> ServerProcess:
+        """Start a server (`module` names another one than the launcher)."""
+        arguments = ["--model", self.models / model, *COMMON, *options]
+        return ServerProcess(self.python, arguments, log, **named)  # type: ignore[arg-type]

@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import openai
-from serving.engines import ServerProcess
+from serving.engines import KEY, MODEL, ServerProcess
 
-KEY = "sk-test"
-MODEL = "tiny"
 HELLO = [{"role": "user", "content": "Hello world"}]
 TALK = [
     {"role": "system", "content": "Be brief."},

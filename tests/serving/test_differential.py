@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from serving.conftest import UPSTREAMS_SERVER, Engine
-from serving.engines import ServerProcess
+from serving.engines import UPSTREAMS_SERVER, Engine, ServerProcess
 from serving.shapes import EMBEDDING_SHAPES, REASONING_SHAPES, SHAPES, Shape, ask
 
 Pair = tuple[ServerProcess, ServerProcess]
