@@ -45,6 +45,10 @@ def prepare() -> None:
         os.environ.setdefault(name, value)
     if importlib.util.find_spec("uvloop") is None:
         sys.modules["uvloop"] = uvloop_stand_in()
+    if importlib.util.find_spec("tqdm") is not None:
+        from tqdm import tqdm
+
+        tqdm.monitor_interval = 0  # no watching thread that outlives vLLM's progress bars
 
 
 def uvloop_stand_in() -> types.ModuleType:

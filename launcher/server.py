@@ -23,6 +23,7 @@ from .watch import Watch
 DEATH_GRACE_S = 3.0
 """How long a server with a dead engine goes on to answer: /health with 503, work with 500."""
 ENGINE_STOP_S = 10.0
+TASKS_STOP_S = 2.0
 STOP_SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
 ]
@@ -224,10 +225,12 @@ class Launch:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, engine.engine_core.shutdown, ENGINE_STOP_S)
         engine.shutdown()
-        handler = getattr(engine, "output_handler", None)
-        if handler is not None:
-            handler.cancel()
-            await asyncio.gather(handler, return_exceptions=True)
+        # Upstream's tasks: its output handler, and those of requests that were cut off.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=TASKS_STOP_S)
         if not engine.engine_core.stopped:
             self.console.line(f"the engine did not stop within {ENGINE_STOP_S:g} s and was left")
             sys.stderr.flush()

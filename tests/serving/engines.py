@@ -15,6 +15,7 @@ import urllib.request
 import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,10 @@ class Answer:
         return json.loads(self.body)
 
 
+def _lower(headers: Message) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
 @dataclass
 class ServerProcess:
     """A server started as a user starts it; use it in a `with`."""
@@ -180,9 +185,9 @@ class ServerProcess:
         request = urllib.request.Request(self.url + path, data, sent, method=method)
         try:
             with urllib.request.urlopen(request, timeout=timeout) as reply:
-                return Answer(reply.status, dict(reply.headers), reply.read())
+                return Answer(reply.status, _lower(reply.headers), reply.read())
         except urllib.error.HTTPError as error:
-            return Answer(error.code, dict(error.headers), error.read())
+            return Answer(error.code, _lower(error.headers), error.read())
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
