@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tools"), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from benchmarks.report import described, machine, table
 from serving.engines import (
     ENVIRONMENT,
     KEY,
@@ -38,6 +38,8 @@ from serving.engines import (
     engine_python,
     make_models,
 )
+
+from benchmarks.report import described, machine, table
 
 OURS, PEER, LOCKED = "launcher", "vllm serve", "one lock"
 STREAMS = (1, 16, 32)

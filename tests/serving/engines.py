@@ -68,7 +68,15 @@ def engine_python(version: str) -> Path:
     with FileLock(base / f"{version}.lock"):
         if not stamp.exists():
             venv.create(folder, with_pip=True, clear=True)
-            install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
+            install: list[str | Path] = [
+                python,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--no-compile",
+            ]
             done = subprocess.run(
                 [*install, "-r", pins], capture_output=True, text=True, check=False
             )

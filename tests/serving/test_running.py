@@ -200,10 +200,10 @@ def test_crowd_of_500(launched: ServerProcess) -> None:
 def test_memory_and_threads_stay_flat(launched: ServerProcess, soak_seconds: float) -> None:
     process = psutil.Process(launched.process.pid)
 
-    async def run() -> list[tuple[float, int, int]]:
+    async def run() -> list[tuple[int, int, int]]:
         crowd = Crowd(launched, seed=2)
         await crowd.run(requests=200, at_once=32)  # caches of all kinds fill up
-        seen = []
+        seen: list[tuple[int, int, int]] = []
         deadline = time.monotonic() + soak_seconds
         while time.monotonic() < deadline or len(seen) < 3:
             await crowd.run(requests=150, at_once=32)

@@ -54,5 +54,6 @@ def test_page_shows_the_state_and_chats(
     if browser.find_element(By.ID, "stop").is_displayed():
         browser.find_element(By.ID, "stop").click()
     wait.until(lambda _: browser.find_element(By.ID, "send").is_displayed())
-    faults = [entry for entry in browser.get_log("browser") if "401" not in entry["message"]]
+    log = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    faults = [entry for entry in log if "401" not in entry["message"]]
     assert [entry for entry in faults if entry["level"] == "SEVERE"] == []

@@ -34,8 +34,16 @@ def running(server: ServerProcess, count: int = 1) -> None:
 
 
 def test_full_queue_turns_away_and_stop_lets_finish(engine: Engine, tmp_path: Path) -> None:
-    options = ("--max-model-len", "2048", "--max-num-seqs", "2", "--max-queue", "2")
-    options += ("--stop-timeout", "60")
+    options = [
+        "--max-model-len",
+        "2048",
+        "--max-num-seqs",
+        "2",
+        "--max-queue",
+        "2",
+        "--stop-timeout",
+        "60",
+    ]
     with (
         engine.server(tmp_path / "log", "chat", *options) as server,
         concurrent.futures.ThreadPoolExecutor(8) as pool,
