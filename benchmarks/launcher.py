@@ -1,0 +1,180 @@
+"""Speed of the launcher beside `vllm serve` of the same version and a lock-serialised server.
+
+    python benchmarks/launcher.py --rounds 3 --markdown FILE
+
+The client is upstream's own `vllm bench serve`: streamed chats of 64 random tokens in and 64 out.
+All servers are up at once, on the same CPU and model; those that are not asked are stopped
+(SIGSTOP), and they take turns in every round, so that what else the machine does meets all alike.
+Figures are medians over the rounds.  POSIX only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from serving.engines import (
+    ENVIRONMENT,
+    KEY,
+    MODEL,
+    NEWEST,
+    UPSTREAMS_SERVER,
+    Engine,
+    ServerProcess,
+    engine_python,
+    make_models,
+)
+
+from benchmarks.report import described, machine, table
+
+OURS, PEER, LOCKED = "launcher", "vllm serve", "one lock"
+STREAMS = (1, 16, 32)
+FIGURES = {
+    "tokens/s": "output_throughput",
+    "TTFT p50": "median_ttft_ms",
+    "TTFT p99": "p99_ttft_ms",
+    "ITL p50": "median_itl_ms",
+    "ITL p99": "p99_itl_ms",
+}
+"""Column to key of the client's result; times in milliseconds."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the client."""
+
+    server: str
+    streams: int
+    figures: dict[str, float]
+
+
+@contextlib.contextmanager
+def servers(engine: Engine, folder: Path) -> Iterator[dict[str, ServerProcess]]:
+    """All servers, ready, and stopped until they are asked."""
+    options = ("--max-model-len", "1024")
+    with contextlib.ExitStack() as stack:
+        started = {
+            OURS: engine.server(folder / "ours", "chat", *options),
+            PEER: engine.server(folder / "serve", "chat", *options, module=UPSTREAMS_SERVER),
+            f"{PEER}, 2 processes": engine.server(
+                folder / "serve2",
+                "chat",
+                *options,
+                module=UPSTREAMS_SERVER,
+                extra={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+            ),
+            LOCKED: engine.server(
+                folder / "locked",
+                "chat",
+                module="benchmarks.locked_server",
+                extra={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+            ),
+        }
+        for server in started.values():
+            stack.enter_context(server)
+        for server in started.values():
+            server.wait_ready()
+        for server in started.values():
+            os.killpg(server.process.pid, signal.SIGSTOP)
+        try:
+            yield started
+        finally:
+            for server in started.values():
+                os.killpg(server.process.pid, signal.SIGCONT)
+
+
+def measure(engine: Engine, server: ServerProcess, streams: int, folder: Path) -> dict[str, float]:
+    """One run of `vllm bench serve` against a server, the others standing still."""
+    result = folder / "result.json"
+    result.unlink(missing_ok=True)
+    count = max(8, 4 * streams)
+    command = [
+        *(engine.python, "-m", "vllm.entrypoints.cli.main", "bench", "serve"),
+        *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
+        *("--base-url", server.url, "--model", MODEL, "--tokenizer", engine.models / "chat"),
+        *("--dataset-name", "random", "--random-input-len", 64, "--random-output-len", 64),
+        *("--num-prompts", count, "--max-concurrency", streams, "--ignore-eos"),
+        *("--num-warmups", 2, "--percentile-metrics", "ttft,itl", "--metric-percentiles", "50,99"),
+        *("--save-result", "--result-dir", folder, "--result-filename", result.name),
+    ]
+    os.killpg(server.process.pid, signal.SIGCONT)
+    try:
+        done = subprocess.run(
+            list(map(str, command)),
+            env={**os.environ, **ENVIRONMENT, "OPENAI_API_KEY": KEY},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.killpg(server.process.pid, signal.SIGSTOP)
+    if done.returncode or not result.exists():
+        sys.exit(f"vllm bench serve failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    said = json.loads(result.read_bytes())
+    if said["completed"] != count:
+        sys.exit(f"{count - said['completed']} of {count} requests failed")
+    return {column: float(said[key]) for column, key in FIGURES.items()}
+
+
+def medians(runs: list[Run]) -> list[list[str]]:
+    """Rows of the table: server, streams, figures, and tokens per second beside `vllm serve`."""
+    rows = []
+    for streams in sorted({run.streams for run in runs}):
+        chosen = {
+            name: [run.figures for run in runs if (run.server, run.streams) == (name, streams)]
+            for name in dict.fromkeys(run.server for run in runs)
+        }
+        middle = {
+            name: {key: statistics.median(f[key] for f in figures) for key in FIGURES}
+            for name, figures in chosen.items()
+            if figures
+        }
+        for name, figures in middle.items():
+            share = figures["tokens/s"] / middle[PEER]["tokens/s"]
+            cells = [f"{figures[key]:.0f}" for key in list(FIGURES)[:1]]
+            cells += [f"{figures[key]:.1f}" for key in list(FIGURES)[1:]]
+            rows.append([name, str(streams), *cells, f"{share:.2f}"])
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--markdown", type=Path, help="write the table there too")
+    options = parser.parse_args()
+    python = engine_python(NEWEST)
+    engine = Engine(NEWEST, python, make_models(python))
+    subprocess.run([python, "-m", "pip", "install", "-q", "pandas", "datasets"], check=True)
+    runs: list[Run] = []
+    with TemporaryDirectory() as folder, servers(engine, Path(folder)) as started:
+        for number in range(options.rounds):
+            for streams in STREAMS:
+                for name, server in started.items():
+                    figures = measure(engine, server, streams, Path(folder))
+                    runs.append(Run(name, streams, figures))
+                    print(f"round {number + 1}, {streams:2} streams, {name}", file=sys.stderr)
+    head = ["server", "streams", *FIGURES, "of `vllm serve`"]
+    facts = {"vllm": engine.version, **machine()}
+    text = described(facts) + "\n" + table(head, medians(runs))
+    print(text)
+    if options.markdown:
+        options.markdown.write_text(text + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
