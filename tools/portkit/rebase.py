@@ -8,7 +8,9 @@ deleted two releases later leaves no question.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -27,13 +29,13 @@ from portkit.decision import (
     Why,
 )
 from portkit.finder import Finder, Library
-from portkit.git import Store, TreeEntry
+from portkit.git import Files, Store
 from portkit.model import Edit, Event, Events, FileChange, Hunk, Patch, silent
 from portkit.patchfile import canonical_change
 from portkit.resolutions import Resolutions
 from portkit.rungs import Pair
 from portkit.series import name_for
-from portkit.sides import Alignment, Text, align_trees
+from portkit.sides import Alignment, Oids, Text, align
 from portkit.syntax import language_of
 
 __all__ = ["Carried", "NewFile", "Snapshot", "Step", "Story", "carry_series", "patches_of"]
@@ -45,7 +47,7 @@ class Snapshot:
 
     tag: str
     tree: str
-    files: dict[str, TreeEntry]
+    files: Files
 
     @classmethod
     def of(cls, store: Store, tag: str, tree: str) -> Snapshot:
@@ -134,13 +136,26 @@ def carry_series(
     total = len(snapshots) - 1
     for number, (old, new) in enumerate(pairwise(snapshots)):
         events(Event(f"carry to {new.tag}", number, total, "steps"))
-        files, moving, taken = journey.step(old, new, moving)
+        with _uncollected():
+            files, moving, taken = journey.step(old, new, moving)
         for patch, step in taken:
             steps[patch].append(step)
     events(Event("carry", total, total, "steps"))
     stories = tuple(Story(patch, tuple(steps[patch.name])) for patch in patches)
     kept = tuple(p for p in whole if any(r.landed for s in steps[p.name] for r in s.results))
     return Carried(last, files, stories, kept)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector: parsing makes many objects and no cycles among them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def is_plain(change: FileChange) -> bool:
@@ -177,15 +192,17 @@ class _Journey:
         self._libraries = {s.tag: Library(store, s.tag, s.files) for s in snapshots}
         self._resolutions = resolutions
         self._skipped = skipped
-        self._known: dict[tuple[str, str], Alignment] = {}
+        self._known: dict[Oids, Alignment] = {}
 
     def step(
         self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]
     ) -> tuple[dict[str, NewFile], list[_Moving], list[tuple[str, Step]]]:
         """The files at `new`, the units for the next step, and what happened to each."""
-        self._align(old, new, moving)
         git = self._git(old, new, moving)
-        placed = [self._place(one, git.successor(one.path), new) for one in moving]
+        paths = [git.successor(one.path) for one in moving]
+        pairs = [self._oids(one, path, new) for one, path in zip(moving, paths, strict=True)]
+        self._known = align(self._store, filter(None, pairs))
+        placed = [self._place(one, path, new) for one, path in zip(moving, paths, strict=True)]
         _settle_what_serves(placed, new)
         files = compose(self._libraries[new.tag], git, placed)
         taken = [
@@ -197,14 +214,23 @@ class _Journey:
         ]
         return files, self._next(new, files, placed), taken
 
+    def _oids(self, one: _Moving, path: str, new: Snapshot) -> Oids | None:
+        """The blobs of the unit's old file and of the file that continues it, if there is one."""
+        unit, now = one.unit, new.files.get(path)
+        return (
+            None
+            if now is None
+            else (self._libraries[unit.base_tag].files[unit.base_path].oid, now.oid)
+        )
+
     def _place(self, one: _Moving, path: str, new: Snapshot) -> Placed:
         unit = one.unit
         old, library = self._libraries[unit.base_tag], self._libraries[new.tag]
         base = self._base(unit)
         finder = Finder(old, library, unit.base_path)
-        if path not in new.files:
+        oids = self._oids(one, path, new)
+        if oids is None:
             return Placed(unit, base, path, list(carry_orphan(unit, base, finder)))
-        oids = old.files[unit.base_path].oid, new.files[path].oid
         theirs = base if oids[0] == oids[1] and path == base.path else library.text(path)
         pair = Pair(self._store, base, theirs, *oids, self._known)
         return Placed(unit, base, path, list(carry(unit, pair, finder, self._resolutions)))
@@ -216,27 +242,11 @@ class _Journey:
         """The series as git sees it: git follows renames and is a second opinion."""
         units = [one.unit for one in moving if one.unit.base_tag == old.tag]
         ours = {
-            unit.base_path: (
-                old.files[unit.base_path].mode,
-                self._base(unit).data,
-                self._base(unit).edited(edits_of(unit)),
-            )
+            unit.base_path: (self._base(unit).data, self._base(unit).edited(edits_of(unit)))
             for unit in units
         }
         missing = {one.path for one in moving if one.path not in new.files}
         return ort.Series(self._store, old.tree, new.tree, ours, frozenset(missing))
-
-    def _align(self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]) -> None:
-        """Align the files that stayed where they are, and read them, in one go each."""
-        paths = [
-            one.unit.base_path
-            for one in moving
-            if one.unit.base_tag == old.tag and one.unit.base_path in new.files
-        ]
-        self._libraries[old.tag].texts(paths)
-        changed = [path for path in paths if old.files[path].oid != new.files[path].oid]
-        self._libraries[new.tag].texts(changed)
-        self._known = align_trees(self._store, old.tree, new.tree, changed)
 
     def _answered(self, one: Placed) -> tuple[HunkResult, ...]:
         """The results, without the conflicts of a patch that a person skipped."""

@@ -36,12 +36,13 @@ class Pair:
     @cached_property
     def alignment(self) -> Alignment:
         oids = self.base_oid, self.theirs_oid
-        return self.known.get(oids) or align(self.store, *oids)
+        return self.known.get(oids) or align(self.store, [oids])[oids]
 
     @cached_property
     def spaceless(self) -> Alignment:
         """The alignment that is blind to white space, for code that was re-indented."""
-        return align(self.store, self.base_oid, self.theirs_oid, ignore_space=True)
+        oids = self.base_oid, self.theirs_oid
+        return align(self.store, [oids], ignore_space=True)[oids]
 
     @property
     def same(self) -> bool:
