@@ -62,7 +62,7 @@ def fits(files: Mapping[str, str]) -> bool:
 trees = st.dictionaries(paths, st.sampled_from(["x", "y"]), max_size=6).filter(fits)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(before=trees, after=trees)
 def test_an_edited_tree_is_the_one_git_makes(
     tmp_path_factory: pytest.TempPathFactory, before: dict[str, str], after: dict[str, str]

@@ -31,6 +31,7 @@ class Library:
 
     def texts(self, paths: Sequence[str]) -> list[Text]:
         """Many files at once."""
+        self.files.look_up(paths)
         return self._read({path: self.files[path].oid for path in paths})
 
     def changed(self, other: Library, language: Language) -> list[Text]:

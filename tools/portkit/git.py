@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -118,13 +119,14 @@ def check_version() -> None:
 class Store:
     """A bare git object store: blobs, trees and the tags of upstream.
 
-    Reading goes through one long-lived `git cat-file --batch`; close it with `close()` or a
-    `with` block.
+    Reading goes through one long-lived `git cat-file --batch`, for any number of threads; close it
+    with `close()` or a `with` block.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._reader: subprocess.Popen[bytes] | None = None
+        self._reading = threading.Lock()
 
     @classmethod
     def create(cls, path: Path) -> Store:
@@ -176,7 +178,8 @@ class Store:
         found: list[bytes] = []
         for start in range(0, len(oids), _AHEAD):
             asked = oids[start : start + _AHEAD]
-            answers = self._ask(asked)
+            with self._reading:
+                answers = self._ask(asked)
             for oid, data in zip(asked, answers, strict=True):
                 if data is None:
                     raise IntegrityError(f"object {oid} is missing in {self.path}")
@@ -238,7 +241,7 @@ class Store:
 
     def edit_tree(self, tree: str | None, changes: Mapping[str, TreeEntry | None]) -> str:
         """The id of `tree` with `changes`: path to its new entry, None removes the path."""
-        old = self.folder(tree) if tree is not None else {}
+        old = _entries(self.read(tree)) if tree is not None else {}
         new = dict(old)
         below: dict[str, dict[str, TreeEntry | None]] = {}
         for path, entry in changes.items():
@@ -259,19 +262,6 @@ class Store:
                 del new[name]
         return self.write("tree", _tree_of(new))
 
-    def folder(self, tree: str) -> dict[str, TreeEntry]:
-        """What lies directly in a tree, folders as well: name to mode and id."""
-        data = self.read(tree)
-        entries: dict[str, TreeEntry] = {}
-        at = 0
-        while at < len(data):
-            space = data.index(b" ", at)
-            end = data.index(b"\0", space)
-            name = path_from_bytes(data[space + 1 : end])
-            entries[name] = TreeEntry(data[at:space].decode(), data[end + 1 : end + 21].hex())
-            at = end + 21
-        return entries
-
     def commit(self, tree: str, parents: Iterable[str] = (), message: str = "") -> str:
         """The id of a commit of `tree`; dates and names are fixed, so it is reproducible."""
         lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents)]
@@ -284,34 +274,39 @@ class Files(Mapping[str, TreeEntry]):
 
     def __init__(self, store: Store, tree: str) -> None:
         self.tree = tree
+        self._root = f"{tree}^{{tree}}"
         self._store = store
         self._folders: dict[str, dict[str, TreeEntry]] = {}
 
     def __getitem__(self, path: str) -> TreeEntry:
         if "_listing" in self.__dict__:
             return self._listing[path]
+        self.look_up([path])
         *folders, name = path.split("/")
-        oid = f"{self.tree}^{{tree}}"
+        oid = self._root
         for folder in folders:
-            entry = self._inside(oid)[folder]
-            if entry.mode != _FOLDER:
-                raise KeyError(path)
-            oid = entry.oid
-        entry = self._inside(oid)[name]
+            oid = self._folders[oid][folder].oid
+        entry = self._folders[oid][name]
         if entry.mode == _FOLDER:
             raise KeyError(path)
         return entry
+
+    def look_up(self, paths: Iterable[str]) -> None:
+        """Read the folders of `paths`, level by level; faster than path by path."""
+        known = "_listing" in self.__dict__
+        places = [] if known else [(self._root, path.split("/")) for path in paths]
+        while places:
+            missing = list({oid for oid, _ in places} - self._folders.keys())
+            for oid, data in zip(missing, self._store.read_many(missing), strict=True):
+                self._folders[oid] = _entries(data)
+            below = ((self._folders[oid].get(name), rest) for oid, (name, *rest) in places if rest)
+            places = [(e.oid, rest) for e, rest in below if e is not None and e.mode == _FOLDER]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._listing)
 
     def __len__(self) -> int:
         return len(self._listing)
-
-    def _inside(self, oid: str) -> dict[str, TreeEntry]:
-        if oid not in self._folders:
-            self._folders[oid] = self._store.folder(oid)
-        return self._folders[oid]
 
     @cached_property
     def _listing(self) -> dict[str, TreeEntry]:
@@ -332,6 +327,19 @@ def _object(answers: IO[bytes]) -> bytes | None:
     data = answers.read(int(head[2]))
     answers.read(1)
     return data
+
+
+def _entries(tree: bytes) -> dict[str, TreeEntry]:
+    """What lies directly in a tree, by its bytes: name of a file or folder to mode and id."""
+    entries: dict[str, TreeEntry] = {}
+    at = 0
+    while at < len(tree):
+        space = tree.index(b" ", at)
+        end = tree.index(b"\0", space)
+        name = path_from_bytes(tree[space + 1 : end])
+        entries[name] = TreeEntry(tree[at:space].decode(), tree[end + 1 : end + 21].hex())
+        at = end + 21
+    return entries
 
 
 def _side(mode: str, oid: str) -> TreeEntry | None:

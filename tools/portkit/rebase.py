@@ -8,9 +8,8 @@ deleted two releases later leaves no question.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -35,7 +34,7 @@ from portkit.patchfile import canonical_change
 from portkit.resolutions import Resolutions
 from portkit.rungs import Pair
 from portkit.series import name_for
-from portkit.sides import Alignment, Oids, Text, align
+from portkit.sides import Alignments, Oids, Text, align
 from portkit.syntax import language_of
 
 __all__ = ["Carried", "NewFile", "Snapshot", "Step", "Story", "carry_series", "patches_of"]
@@ -136,26 +135,13 @@ def carry_series(
     total = len(snapshots) - 1
     for number, (old, new) in enumerate(pairwise(snapshots)):
         events(Event(f"carry to {new.tag}", number, total, "steps"))
-        with _uncollected():
-            files, moving, taken = journey.step(old, new, moving)
+        files, moving, taken = journey.step(old, new, moving)
         for patch, step in taken:
             steps[patch].append(step)
     events(Event("carry", total, total, "steps"))
     stories = tuple(Story(patch, tuple(steps[patch.name])) for patch in patches)
     kept = tuple(p for p in whole if any(r.landed for s in steps[p.name] for r in s.results))
     return Carried(last, files, stories, kept)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the garbage collector: parsing makes many objects and no cycles among them."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def is_plain(change: FileChange) -> bool:
@@ -192,17 +178,21 @@ class _Journey:
         self._libraries = {s.tag: Library(store, s.tag, s.files) for s in snapshots}
         self._resolutions = resolutions
         self._skipped = skipped
-        self._known: dict[Oids, Alignment] = {}
 
     def step(
         self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]
     ) -> tuple[dict[str, NewFile], list[_Moving], list[tuple[str, Step]]]:
         """The files at `new`, the units for the next step, and what happened to each."""
+        self._read(old, new, moving)
         git = self._git(old, new, moving)
-        paths = [git.successor(one.path) for one in moving]
-        pairs = [self._oids(one, path, new) for one, path in zip(moving, paths, strict=True)]
-        self._known = align(self._store, filter(None, pairs))
-        placed = [self._place(one, path, new) for one, path in zip(moving, paths, strict=True)]
+        stay = {n: one for n, one in enumerate(moving) if one.path in new.files}
+        leave = {n: one for n, one in enumerate(moving) if n not in stay}
+        with ThreadPoolExecutor(1) as beside:
+            search = beside.submit(self._search, git, old, new)
+            by_number = self._place_all(git, new, stay)
+            search.result()
+        by_number |= self._place_all(git, new, leave)
+        placed = [by_number[n] for n in range(len(moving))]
         _settle_what_serves(placed, new)
         files = compose(self._libraries[new.tag], git, placed)
         taken = [
@@ -214,25 +204,52 @@ class _Journey:
         ]
         return files, self._next(new, files, placed), taken
 
-    def _oids(self, one: _Moving, path: str, new: Snapshot) -> Oids | None:
-        """The blobs of the unit's old file and of the file that continues it, if there is one."""
-        unit, now = one.unit, new.files.get(path)
-        return (
-            None
-            if now is None
-            else (self._libraries[unit.base_tag].files[unit.base_path].oid, now.oid)
+    def _read(self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]) -> None:
+        """Read the units' files at both tags, many at once."""
+        paths = [one.unit.base_path for one in moving if one.unit.base_tag == old.tag]
+        new.files.look_up(paths)
+        self._libraries[old.tag].texts(paths)
+        self._libraries[new.tag].texts(
+            [p for p in paths if new.files.get(p, old.files[p]) != old.files[p]]
         )
 
-    def _place(self, one: _Moving, path: str, new: Snapshot) -> Placed:
-        unit = one.unit
+    def _search(self, git: ort.Series, old: Snapshot, new: Snapshot) -> None:
+        """Follow the files that are gone, and read what may hold their code now.
+
+        It takes git longer than the other files take us, so it is done beside them.
+        """
+        was, now = self._libraries[old.tag], self._libraries[new.tag]
+        for path in sorted(git.missing):
+            now.added(was, language_of(path))
+            if git.successor(path) == path:
+                now.changed(was, language_of(path))
+                was.changed(now, language_of(path))
+
+    def _place_all(
+        self, git: ort.Series, new: Snapshot, moving: Mapping[int, _Moving]
+    ) -> dict[int, Placed]:
+        paths = {number: git.successor(one.path) for number, one in moving.items()}
+        pairs = {
+            number: (self._libraries[one.unit.base_tag].files[one.unit.base_path].oid, now.oid)
+            for number, one in moving.items()
+            if (now := new.files.get(paths[number])) is not None
+        }
+        known = align(self._store, pairs.values())
+        return {
+            number: self._place(one.unit, paths[number], new, pairs.get(number), known)
+            for number, one in moving.items()
+        }
+
+    def _place(
+        self, unit: Unit, path: str, new: Snapshot, oids: Oids | None, known: Alignments
+    ) -> Placed:
         old, library = self._libraries[unit.base_tag], self._libraries[new.tag]
         base = self._base(unit)
         finder = Finder(old, library, unit.base_path)
-        oids = self._oids(one, path, new)
         if oids is None:
             return Placed(unit, base, path, list(carry_orphan(unit, base, finder)))
         theirs = base if oids[0] == oids[1] and path == base.path else library.text(path)
-        pair = Pair(self._store, base, theirs, *oids, self._known)
+        pair = Pair(self._store, base, theirs, *oids, known)
         return Placed(unit, base, path, list(carry(unit, pair, finder, self._resolutions)))
 
     def _base(self, unit: Unit) -> Text:

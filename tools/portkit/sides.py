@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -158,11 +158,10 @@ _DIFF = (
 
 
 Oids = tuple[str, str]
+Alignments = Mapping[Oids, Alignment]
 
 
-def align(
-    store: Store, pairs: Iterable[Oids], *, ignore_space: bool = False
-) -> dict[Oids, Alignment]:
+def align(store: Store, pairs: Iterable[Oids], *, ignore_space: bool = False) -> Alignments:
     """Align pairs of blobs by git's histogram diff, exact or blind to white space.
 
     The blind alignment is only ever a map; nothing is applied through it unseen.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import symtable
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class Outline:
     def errors(self) -> int:
         """How many syntax errors the parser reports; 0 for languages without a parser."""
         if self._language is Language.PYTHON:
-            return int(self._module is None)
+            return int(not self._parses())
         if self._language in _PARSED:
             return _tree_errors(self._tree)
         return 0
@@ -116,6 +117,16 @@ class Outline:
                 start = self._data.count(b"\n", 0, match.start())
                 found.append((start + 1, start + match[0].count(b"\n") + 1))
         return found
+
+    def _parses(self) -> bool:
+        try:
+            # Parses as `ast` does, and is refused some code that `ast` takes; builds no nodes.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                symtable.symtable(self._data, "", "exec")  # type: ignore[arg-type]
+        except (SyntaxError, ValueError):
+            return self._module is not None
+        return True
 
     @cached_property
     def _module(self) -> ast.Module | None:
@@ -285,6 +296,7 @@ _LEXERS = {
         rb'//[^\n]*|/\*[\s\S]*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
     ),
 }
+
 
 _PREPROCESSOR = re.compile(rb"\s*#\s*(ifdef|ifndef|if|elif|else|endif)\b(.*)")
 _CMAKE_DEFINITION = re.compile(rb"^\s*(function|macro)\s*\(", re.IGNORECASE | re.MULTILINE)
