@@ -14,13 +14,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
+from portkit.console import uncollected
 from portkit.git import Store
 from portkit.patchfile import format_patch, parse_patch
 from portkit.rebase import Snapshot, carry_series, patches_of
 
 
 def main(folder: Path, store: Path, base: str, target: str, repeat: int) -> None:
-    with Store(store) as objects:
+    with Store(store) as objects, uncollected():
         for _ in range(repeat):
             start = time.perf_counter()
             names = (folder / "series").read_text("utf-8").split()

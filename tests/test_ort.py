@@ -24,7 +24,7 @@ def series(
     store: Store, base: dict[str, str], theirs: dict[str, str], ours: dict[str, str]
 ) -> ort.Series:
     old, new = snapshot(store, "v1", base), snapshot(store, "v2", theirs)
-    changed = {path: ("100644", base[path].encode(), text.encode()) for path, text in ours.items()}
+    changed = {path: (base[path].encode(), text.encode()) for path, text in ours.items()}
     missing = frozenset(path for path in ours if path not in theirs)
     return ort.Series(store, old.tree, new.tree, changed, missing)
 
@@ -86,9 +86,8 @@ def test_real_moves_of_vllm_are_followed(store: Store, obtain_tag: Callable[[str
     """The Marlin generator moved from gptq_marlin/ to marlin/ between two releases."""
     old, new = (obtain_tag(tag).tree for tag in ("v0.14.1", "v0.17.1"))
     path = "csrc/quantization/gptq_marlin/generate_kernels.py"
-    entry = store.files(old)[path]
-    base = store.read(entry.oid)
-    ours = {path: (entry.mode, base, base + b"# ours\n")}
+    base = store.read(store.files(old)[path].oid)
+    ours = {path: (base, base + b"# ours\n")}
     found = ort.Series(store, old, new, ours, frozenset([path]))
     assert found.successor(path) == "csrc/quantization/marlin/generate_kernels.py"
 

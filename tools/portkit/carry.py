@@ -81,7 +81,7 @@ def carry_orphan(unit: Unit, base: Text, finder: Finder) -> tuple[HunkResult, ..
 def _refuse_copied(pair: Pair, piece: _Piece, finder: Finder) -> None:
     """Where upstream split or copied a file, git's rename is one of several answers."""
     lines = searchable(piece.hunk.before)[:3]
-    rivals = set.intersection(*(set(finder.arrivals(line)) for line in lines)) if lines else set()
+    rivals = set(finder.arrivals(lines)) if lines else set()
     if rivals <= {pair.theirs.path} or not all(map(finder.multiplied, lines)):
         return
     homes = ", ".join(finder.containing(lines[0])[:3])

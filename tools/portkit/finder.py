@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from portkit.git import Store, TreeEntry
+from portkit.git import Difference, Files, Store
 from portkit.model import Hunk
 from portkit.sides import Text, telling
 from portkit.syntax import Language, language_of
 
-Files = Mapping[str, TreeEntry]
 _ENOUGH = 12  # characters that make a line worth searching for
 _MOST = 8  # files that hold one line; beyond, it says nothing
 
@@ -22,6 +21,7 @@ class Library:
         self.tag = tag
         self.files = files
         self._texts: dict[str, Text] = {}
+        self._differences: dict[str, list[Difference]] = {}
         self._changed: dict[tuple[str, Language], list[Text]] = {}
 
     def text(self, path: str) -> Text:
@@ -31,22 +31,38 @@ class Library:
 
     def texts(self, paths: Sequence[str]) -> list[Text]:
         """Many files at once."""
-        missing = [path for path in paths if path not in self._texts]
-        blobs = self.store.read_many([self.files[path].oid for path in missing])
-        self._texts.update((path, Text(path, b)) for path, b in zip(missing, blobs, strict=True))
-        return [self._texts[path] for path in paths]
+        self.files.look_up(paths)
+        return self._read({path: self.files[path].oid for path in paths})
 
     def changed(self, other: Library, language: Language) -> list[Text]:
         """The files in `language` that `other` does not hold with the same content."""
         key = other.tag, language
         if key not in self._changed:
-            paths = [
-                path
-                for path, entry in self.files.items()
-                if other.files.get(path) != entry and language_of(path) is language
-            ]
-            self._changed[key] = self.texts(paths)
+            self._changed[key] = self._read(_oids(self._since(other, language)))
         return self._changed[key]
+
+    def added(self, other: Library, language: Language) -> list[Text]:
+        """The files in `language` that `other` does not hold at all."""
+        return self._read(_oids(c for c in self._since(other, language) if c.old is None))
+
+    def _since(self, other: Library, language: Language) -> list[Difference]:
+        """How this library differs from `other`, for the files in `language` that it has."""
+        if other.tag not in self._differences:
+            found = self.store.differences(other.files.tree, self.files.tree)
+            self._differences[other.tag] = found
+            other._differences[self.tag] = [Difference(c.path, c.new, c.old) for c in found]
+        found = self._differences[other.tag]
+        return [c for c in found if c.new is not None and language_of(c.path) is language]
+
+    def _read(self, oids: Mapping[str, str]) -> list[Text]:
+        missing = [path for path in oids if path not in self._texts]
+        blobs = self.store.read_many([oids[path] for path in missing])
+        self._texts.update((path, Text(path, b)) for path, b in zip(missing, blobs, strict=True))
+        return [self._texts[path] for path in oids]
+
+
+def _oids(differences: Iterable[Difference]) -> dict[str, str]:
+    return {c.path: c.new.oid for c in differences if c.new is not None}
 
 
 class Finder:
@@ -74,11 +90,10 @@ class Finder:
         """The files that contain `needle`, in tree order."""
         return tuple(text.path for text in self._candidates if needle in text.data)
 
-    def arrivals(self, needle: bytes) -> tuple[str, ...]:
-        """The files that are new and contain `needle`; reads none of the others."""
-        library, old = self.library, self._old.files
-        paths = [p for p in library.files if p not in old and language_of(p) is self._language]
-        return tuple(text.path for text in library.texts(paths) if needle in text.data)
+    def arrivals(self, needles: Sequence[bytes]) -> tuple[str, ...]:
+        """The files that are new and contain all of `needles`; reads none of the others."""
+        added = self.library.added(self._old, self._language)
+        return tuple(t.path for t in added if all(needle in t.data for needle in needles))
 
     def gained(self, needle: bytes) -> tuple[str, ...]:
         """The files that contain `needle` now and did not before."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import tempfile
+import threading
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from portkit.errors import IntegrityError, Unavailable
 
@@ -33,6 +34,9 @@ _ENVIRONMENT = {
     "LC_ALL": "C",
 }
 _MINIMUM = (2, 38)  # merge-tree --write-tree
+_AHEAD = 64  # ids sent before the first answer is read: no more than a pipe of Windows holds
+_FOLDER = "40000"
+_EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # the tree of nothing
 
 
 def environment() -> dict[str, str]:
@@ -51,6 +55,14 @@ class TreeEntry(NamedTuple):
 
     mode: str
     oid: str
+
+
+class Difference(NamedTuple):
+    """A path that differs between two trees: its entry in each, None where it has none."""
+
+    path: str
+    old: TreeEntry | None
+    new: TreeEntry | None
 
 
 def path_to_bytes(path: str) -> bytes:
@@ -112,13 +124,14 @@ def check_version() -> None:
 class Store:
     """A bare git object store: blobs, trees and the tags of upstream.
 
-    Reading goes through one long-lived `git cat-file --batch`; close it with `close()` or a
-    `with` block.
+    Reading goes through one long-lived `git cat-file --batch`, for any number of threads; close it
+    with `close()` or a `with` block.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._reader: subprocess.Popen[bytes] | None = None
+        self._reading = threading.Lock()
 
     @classmethod
     def create(cls, path: Path) -> Store:
@@ -162,9 +175,26 @@ class Store:
         return found.decode() or None
 
     def read(self, oid: str) -> bytes:
-        """The bytes of a blob; `oid` may be any object name (`tree:path`)."""
-        if "\n" in oid:
-            raise IntegrityError(f"object name with a line break: {oid!r}")
+        """The bytes of an object; `oid` may be any name of one (`tree:path`)."""
+        return self.read_many([oid])[0]
+
+    def read_many(self, oids: Sequence[str]) -> list[bytes]:
+        """The bytes of many objects by their ids, in order; faster than one by one."""
+        found: list[bytes] = []
+        for start in range(0, len(oids), _AHEAD):
+            asked = oids[start : start + _AHEAD]
+            with self._reading:
+                answers = self._ask(asked)
+            for oid, data in zip(asked, answers, strict=True):
+                if data is None:
+                    raise IntegrityError(f"object {oid} is missing in {self.path}")
+                found.append(data)
+        return found
+
+    def _ask(self, oids: Sequence[str]) -> list[bytes | None]:
+        """The objects, asked for all at once; None where there is none."""
+        if any("\n" in oid for oid in oids):
+            raise IntegrityError(f"object name with a line break: {oids!r}")
         if self._reader is None:
             self._reader = subprocess.Popen(
                 ["git", "--git-dir", str(self.path), "cat-file", "--batch"],
@@ -173,79 +203,161 @@ class Store:
                 env=environment(),
             )
         assert self._reader.stdin is not None and self._reader.stdout is not None
-        self._reader.stdin.write(path_to_bytes(oid) + b"\n")
+        self._reader.stdin.write(b"".join(path_to_bytes(oid) + b"\n" for oid in oids))
         self._reader.stdin.flush()
-        head = self._reader.stdout.readline().split()
-        if len(head) != 3 or head[1] == b"missing":
-            raise IntegrityError(f"object {oid} is missing in {self.path}")
-        data = self._reader.stdout.read(int(head[2]))
-        self._reader.stdout.read(1)
-        return data
+        return [_object(self._reader.stdout) for _ in oids]
 
-    def read_many(self, oids: Sequence[str]) -> list[bytes]:
-        """The bytes of many blobs, in order, in one go: much faster than one by one."""
-        if not oids:
-            return []
-        said = self.git("cat-file", "--batch", stdin="\n".join(oids).encode() + b"\n")
-        blobs: list[bytes] = []
-        at = 0
-        for oid in oids:
-            end = said.index(b"\n", at)
-            head = said[at:end].split()
-            if len(head) != 3 or head[1] == b"missing":
-                raise IntegrityError(f"object {oid} is missing in {self.path}")
-            size = int(head[2])
-            blobs.append(said[end + 1 : end + 1 + size])
-            at = end + size + 2
-        return blobs
+    def files(self, tree: str) -> Files:
+        """Every file below `tree`."""
+        return Files(self, tree)
 
-    def files(self, tree: str, *paths: str) -> dict[str, TreeEntry]:
-        """Every file below `tree`, or those of `paths` alone: path to mode and blob id."""
-        listing = path_from_bytes(self.git("ls-tree", "-r", "-z", "--full-tree", tree))
-        # A record is "<6 mode> <4 type> <40 id>\t<path>": cut, not parsed, for there are thousands.
-        return {
-            record[53:]: TreeEntry(record[:6], record[12:52])
-            for record in listing.split("\0")
-            if record
-        }
+    def differences(self, old: str, new: str) -> list[Difference]:
+        """The files in which two trees differ, in the order of a tree."""
+        said = self.git("diff-tree", "-r", "-z", "--no-renames", "--no-abbrev", old, new)
+        words = path_from_bytes(said).split("\0")
+        # Each path follows ":<6 old mode> <6 new mode> <40 old id> <40 new id> <status>".
+        return [
+            Difference(path, _side(head[1:7], head[15:55]), _side(head[8:14], head[56:96]))
+            for head, path in zip(words[::2], words[1::2], strict=False)
+        ]
 
     # writing
 
-    def write_blobs(self, blobs: Sequence[bytes]) -> list[str]:
-        """Store blobs and return their ids, in order, in one process."""
-        if not blobs:
-            return []
-        with tempfile.TemporaryDirectory(prefix="portkit-") as folder:
-            paths: list[str] = []
-            for number, data in enumerate(blobs):
-                file = Path(folder, str(number))
-                file.write_bytes(data)
-                paths.append(str(file))
-            listed = "\n".join(paths).encode()
-            out = self.git("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=listed)
-        return out.decode().split()
+    def write(self, kind: str, data: bytes) -> str:
+        """Store an object (`blob`, `tree` or `commit`) and return its id."""
+        whole = b"%s %d\0" % (kind.encode(), len(data)) + data
+        oid = hashlib.sha1(whole, usedforsecurity=False).hexdigest()
+        file = self.path / "objects" / oid[:2] / oid[2:]
+        if not file.exists():
+            file.parent.mkdir(exist_ok=True)
+            new = file.with_name(f"tmp_obj_{oid}_{os.getpid()}")
+            new.write_bytes(zlib.compress(whole, 1))
+            try:
+                new.replace(file)
+            except PermissionError:  # on Windows, where another process has just stored it
+                new.unlink()
+                if not file.exists():
+                    raise
+        return oid
 
-    @contextmanager
-    def _index(self, tree: str | None) -> Iterator[dict[str, str]]:
-        with ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="portkit-"))
-            env = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
-            if tree is not None:
-                self.git("read-tree", tree, env=env)
-            yield env
+    def write_blobs(self, blobs: Iterable[bytes]) -> list[str]:
+        """Store blobs and return their ids, in order."""
+        return [self.write("blob", data) for data in blobs]
 
     def edit_tree(self, tree: str | None, changes: Mapping[str, TreeEntry | None]) -> str:
         """The id of `tree` with `changes`: path to its new entry, None removes the path."""
-        lines = bytearray()
+        old = _entries(self.read(tree)) if tree is not None else {}
+        new = dict(old)
+        below: dict[str, dict[str, TreeEntry | None]] = {}
         for path, entry in changes.items():
-            mode, oid = ("0", "0" * 40) if entry is None else (entry.mode, entry.oid)
-            lines += f"{mode} {oid} 0\t".encode() + path_to_bytes(path) + b"\0"
-        with self._index(tree) as env:
-            self.git("update-index", "-z", "--index-info", stdin=bytes(lines), env=env)
-            return self.git("write-tree", env=env).decode().strip()
+            name, slash, rest = path.partition("/")
+            if slash:
+                below.setdefault(name, {})[rest] = entry
+            elif entry is None:
+                new.pop(name, None)
+            else:
+                new[name] = entry
+        for name, inner in below.items():
+            known = old.get(name)
+            folder = known.oid if known is not None and known.mode == _FOLDER else None
+            made = self.edit_tree(folder, inner)
+            if made != _EMPTY:
+                new[name] = TreeEntry(_FOLDER, made)
+            elif new.get(name) == known and folder is not None:
+                del new[name]
+        return self.write("tree", _tree_of(new))
 
     def commit(self, tree: str, parents: Iterable[str] = (), message: str = "") -> str:
         """The id of a commit of `tree`; dates and names are fixed, so it is reproducible."""
-        args = [word for parent in parents for word in ("-p", parent)]
-        out = self.git("commit-tree", tree, *args, stdin=message.encode() + b"\n")
-        return out.decode().strip()
+        lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents)]
+        lines += [f"{who} portkit <portkit@localhost> 0 +0000" for who in ("author", "committer")]
+        return self.write("commit", "\n".join([*lines, "", message, ""]).encode())
+
+
+class Files(Mapping[str, TreeEntry]):
+    """The files of a tree; one is looked up through its folders, all are listed when asked for."""
+
+    def __init__(self, store: Store, tree: str) -> None:
+        self.tree = tree
+        self._root = f"{tree}^{{tree}}"
+        self._store = store
+        self._folders: dict[str, dict[str, TreeEntry]] = {}
+
+    def __getitem__(self, path: str) -> TreeEntry:
+        if "_listing" in self.__dict__:
+            return self._listing[path]
+        self.look_up([path])
+        *folders, name = path.split("/")
+        oid = self._root
+        for folder in folders:
+            oid = self._folders[oid][folder].oid
+        entry = self._folders[oid][name]
+        if entry.mode == _FOLDER:
+            raise KeyError(path)
+        return entry
+
+    def look_up(self, paths: Iterable[str]) -> None:
+        """Read the folders of `paths`, level by level; faster than path by path."""
+        known = "_listing" in self.__dict__
+        places = [] if known else [(self._root, path.split("/")) for path in paths]
+        while places:
+            missing = list({oid for oid, _ in places} - self._folders.keys())
+            for oid, data in zip(missing, self._store.read_many(missing), strict=True):
+                self._folders[oid] = _entries(data)
+            below = ((self._folders[oid].get(name), rest) for oid, (name, *rest) in places if rest)
+            places = [(e.oid, rest) for e, rest in below if e is not None and e.mode == _FOLDER]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._listing)
+
+    def __len__(self) -> int:
+        return len(self._listing)
+
+    @cached_property
+    def _listing(self) -> dict[str, TreeEntry]:
+        said = self._store.git("ls-tree", "-r", "-z", "--full-tree", self.tree)
+        # A record is "<6 mode> <4 type> <40 id>\t<path>": cut, not parsed, for there are thousands.
+        return {
+            record[53:]: TreeEntry(record[:6], record[12:52])
+            for record in path_from_bytes(said).split("\0")
+            if record
+        }
+
+
+def _object(answers: IO[bytes]) -> bytes | None:
+    """The next object that `git cat-file --batch` gives, None for one that it has not."""
+    head = answers.readline().split()
+    if len(head) != 3 or head[1] == b"missing":
+        return None
+    data = answers.read(int(head[2]))
+    answers.read(1)
+    return data
+
+
+def _entries(tree: bytes) -> dict[str, TreeEntry]:
+    """What lies directly in a tree, by its bytes: name of a file or folder to mode and id."""
+    entries: dict[str, TreeEntry] = {}
+    at = 0
+    while at < len(tree):
+        space = tree.index(b" ", at)
+        end = tree.index(b"\0", space)
+        name = path_from_bytes(tree[space + 1 : end])
+        entries[name] = TreeEntry(tree[at:space].decode(), tree[end + 1 : end + 21].hex())
+        at = end + 21
+    return entries
+
+
+def _side(mode: str, oid: str) -> TreeEntry | None:
+    return None if mode == "000000" else TreeEntry(mode, oid)
+
+
+def _tree_of(entries: Mapping[str, TreeEntry]) -> bytes:
+    """The bytes of a tree object, in git's order: a folder as if its name ended with a slash."""
+    named = [
+        (path_to_bytes(name) + (b"/" if entry.mode == _FOLDER else b""), entry)
+        for name, entry in entries.items()
+    ]
+    return b"".join(
+        b"%s %s\0%s" % (entry.mode.encode(), name.rstrip(b"/"), bytes.fromhex(entry.oid))
+        for name, entry in sorted(named)
+    )

@@ -96,7 +96,10 @@ def _under_the_same_header(
         return None
     if not was:
         # Only Python's margins prove that nothing is around; strings are looked at apart.
-        return Finding(True, "at file level") if base.language is Language.PYTHON else None
+        proved = base.language is Language.PYTHON or (
+            _in_preamble(base.lines, blocks) and _in_preamble(theirs.lines, edits)
+        )
+        return Finding(True, "at file level") if proved else None
     outermost = was[-1]
     if base.counts[outermost] != 1 or theirs.counts[outermost] != 1:
         return None
@@ -118,6 +121,13 @@ def _headers(lines: Lines, edits: Sequence[Edit]) -> list[bytes] | None:
             found.append(line)
             depth = _depth(line)
     return found if depth == 0 else None
+
+
+def _in_preamble(lines: Lines, edits: Sequence[Edit]) -> bool:
+    """Whether only directives and comments stand above the end of `edits`."""
+    return all(
+        not line.strip() or line.lstrip().startswith(_ASIDE) for line in lines[: edits[-1].end]
+    )
 
 
 def _shorten(line: bytes) -> str:

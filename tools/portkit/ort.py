@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from portkit.git import Store, TreeEntry, git, path_from_bytes
+from portkit.git import Store, TreeEntry, git, path_to_bytes
 
 
 @dataclass(frozen=True)
 class Series:
     """The series as git sees it: the files it changes, made on `base_tree`, and the new tag.
 
-    `ours` is path to mode, base bytes and patched bytes; `missing` are the paths that the new
-    tag does not have.  Nothing is merged until someone asks.
+    `ours` is path to base bytes and patched bytes; `missing` are the paths that the new tag does
+    not have.  Nothing is merged until someone asks.
     """
 
     store: Store
     base_tree: str
     theirs_tree: str
-    ours: Mapping[str, tuple[str, bytes, bytes]]
+    ours: Mapping[str, tuple[bytes, bytes]]
     missing: frozenset[str]
 
     def successor(self, path: str) -> str:
@@ -38,29 +38,32 @@ class Series:
         """Git's own merge of our file at `path` with `theirs`; None where it conflicts."""
         if path not in self.ours:
             return None
-        _, base, ours = self.ours[path]
+        base, ours = self.ours[path]
         return merge_file(base, ours, theirs)
 
     @cached_property
     def _renamed(self) -> dict[str, str]:
-        """Where merge-ort moved the files that are gone."""
-        store = self.store
-        oids = store.write_blobs([data for _, _, data in self.ours.values()])
-        changes: dict[str, TreeEntry | None] = {
-            path: TreeEntry(self.ours[path][0], oid)
-            for path, oid in zip(self.ours, oids, strict=True)
-        }
-        base = store.commit(self.base_tree)
-        one = store.commit(store.edit_tree(self.base_tree, changes), [base])
-        other = store.commit(self.theirs_tree, [base])
-        said = store.git(
-            "merge-tree", "--write-tree", "-z", "--no-messages", one, other, ok=(0, 1)
-        ).split(b"\0")
-        merged = said[0].decode().strip()
-        conflicted = [path_from_bytes(r.partition(b"\t")[2]) for r in said[1:] if b"\t" in r]
-        changed = _changed(store, self.theirs_tree, merged)
-        gone = sorted(self.missing)
-        return _renames(store, self.base_tree, self.theirs_tree, gone, [*changed, *conflicted])
+        gone = self.missing & self.ours.keys()
+        return renames(self.store, self.base_tree, self.theirs_tree, gone) if gone else {}
+
+
+def renames(store: Store, old: str, new: str, gone: Iterable[str]) -> dict[str, str]:
+    """Where the files `gone` from tree `new` went since `old`, those that moved.
+
+    Merge-ort is asked to carry a change that fits nowhere in each of them: it leaves the changed
+    file whole, where it holds the file to be now.
+    """
+    marks = {store.write("blob", b"\0" + path_to_bytes(path)): path for path in gone}
+    changes = {path: TreeEntry("100644", mark) for mark, path in marks.items()}
+    base = store.commit(old)
+    ours, theirs = store.commit(store.edit_tree(old, changes), [base]), store.commit(new, [base])
+    said = store.git("merge-tree", "--write-tree", "--no-messages", ours, theirs, ok=(0, 1))
+    merged = said[:40].decode()
+    return {
+        marks[change.new.oid]: change.path
+        for change in store.differences(new, merged)
+        if change.old is not None and change.new is not None and change.new.oid in marks
+    }
 
 
 def merge_file(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
@@ -78,28 +81,3 @@ def merge_file(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
 
 _MARKER_SIZE = 41  # no file has such a line of its own
 _MARKER = re.compile(rb"^<{%d} " % _MARKER_SIZE, re.MULTILINE)
-
-
-def _changed(store: Store, old: str, new: str) -> list[str]:
-    """The path of every file that differs, in `new`."""
-    words = store.git("diff-tree", "-r", "-z", "--no-renames", old, new).split(b"\0")
-    return [
-        path_from_bytes(path)
-        for head, path in zip(words[::2], words[1::2], strict=False)
-        if not head.endswith(b" D")
-    ]
-
-
-def _renames(
-    store: Store, old: str, new: str, gone: list[str], candidates: list[str]
-) -> dict[str, str]:
-    """Which of `gone` git pairs with which of `candidates`."""
-    said = store.git(
-        "diff-tree", "-r", "-z", "-M", "-l0", "--diff-filter=R", old, new, "--",
-        *(f":(literal){path}" for path in dict.fromkeys([*gone, *candidates])),
-    )  # fmt: skip
-    words = said.split(b"\0")
-    return {
-        path_from_bytes(words[n + 1]): path_from_bytes(words[n + 2])
-        for n in range(0, len(words) - 2, 3)
-    }

@@ -78,7 +78,8 @@ class Pristine:
 
     def entries(self, *paths: str) -> dict[str, TreeEntry]:
         """Mode and blob id of those of `paths` that upstream has."""
-        return self.store.files(self.tree, *paths) if paths else {}
+        files = self.store.files(self.tree)
+        return {path: entry for path in paths if (entry := files.get(path)) is not None}
 
     def _opened(self) -> Store:
         # Imported here: a command that needs no source should not pay for it.

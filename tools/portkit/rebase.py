@@ -9,6 +9,7 @@ deleted two releases later leaves no question.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -27,13 +28,13 @@ from portkit.decision import (
     Why,
 )
 from portkit.finder import Finder, Library
-from portkit.git import Store, TreeEntry
+from portkit.git import Files, Store
 from portkit.model import Edit, Event, Events, FileChange, Hunk, Patch, silent
 from portkit.patchfile import canonical_change
 from portkit.resolutions import Resolutions
 from portkit.rungs import Pair
 from portkit.series import name_for
-from portkit.sides import Alignment, Text, align_trees
+from portkit.sides import Alignments, Oids, Text, align
 from portkit.syntax import language_of
 
 __all__ = ["Carried", "NewFile", "Snapshot", "Step", "Story", "carry_series", "patches_of"]
@@ -45,7 +46,7 @@ class Snapshot:
 
     tag: str
     tree: str
-    files: dict[str, TreeEntry]
+    files: Files
 
     @classmethod
     def of(cls, store: Store, tag: str, tree: str) -> Snapshot:
@@ -177,15 +178,21 @@ class _Journey:
         self._libraries = {s.tag: Library(store, s.tag, s.files) for s in snapshots}
         self._resolutions = resolutions
         self._skipped = skipped
-        self._known: dict[tuple[str, str], Alignment] = {}
 
     def step(
         self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]
     ) -> tuple[dict[str, NewFile], list[_Moving], list[tuple[str, Step]]]:
         """The files at `new`, the units for the next step, and what happened to each."""
-        self._align(old, new, moving)
+        self._read(old, new, moving)
         git = self._git(old, new, moving)
-        placed = [self._place(one, git.successor(one.path), new) for one in moving]
+        stay = {n: one for n, one in enumerate(moving) if one.path in new.files}
+        leave = {n: one for n, one in enumerate(moving) if n not in stay}
+        with ThreadPoolExecutor(1) as beside:
+            search = beside.submit(self._search, git, old, new)
+            by_number = self._place_all(git, new, stay)
+            search.result()
+        by_number |= self._place_all(git, new, leave)
+        placed = [by_number[n] for n in range(len(moving))]
         _settle_what_serves(placed, new)
         files = compose(self._libraries[new.tag], git, placed)
         taken = [
@@ -197,16 +204,52 @@ class _Journey:
         ]
         return files, self._next(new, files, placed), taken
 
-    def _place(self, one: _Moving, path: str, new: Snapshot) -> Placed:
-        unit = one.unit
+    def _read(self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]) -> None:
+        """Read the units' files at both tags, many at once."""
+        paths = [one.unit.base_path for one in moving if one.unit.base_tag == old.tag]
+        new.files.look_up(paths)
+        self._libraries[old.tag].texts(paths)
+        self._libraries[new.tag].texts(
+            [p for p in paths if new.files.get(p, old.files[p]) != old.files[p]]
+        )
+
+    def _search(self, git: ort.Series, old: Snapshot, new: Snapshot) -> None:
+        """Follow the files that are gone, and read what may hold their code now.
+
+        It takes git longer than the other files take us, so it is done beside them.
+        """
+        was, now = self._libraries[old.tag], self._libraries[new.tag]
+        for path in sorted(git.missing):
+            now.added(was, language_of(path))
+            if git.successor(path) == path:
+                now.changed(was, language_of(path))
+                was.changed(now, language_of(path))
+
+    def _place_all(
+        self, git: ort.Series, new: Snapshot, moving: Mapping[int, _Moving]
+    ) -> dict[int, Placed]:
+        paths = {number: git.successor(one.path) for number, one in moving.items()}
+        pairs = {
+            number: (self._libraries[one.unit.base_tag].files[one.unit.base_path].oid, now.oid)
+            for number, one in moving.items()
+            if (now := new.files.get(paths[number])) is not None
+        }
+        known = align(self._store, pairs.values())
+        return {
+            number: self._place(one.unit, paths[number], new, pairs.get(number), known)
+            for number, one in moving.items()
+        }
+
+    def _place(
+        self, unit: Unit, path: str, new: Snapshot, oids: Oids | None, known: Alignments
+    ) -> Placed:
         old, library = self._libraries[unit.base_tag], self._libraries[new.tag]
         base = self._base(unit)
         finder = Finder(old, library, unit.base_path)
-        if path not in new.files:
+        if oids is None:
             return Placed(unit, base, path, list(carry_orphan(unit, base, finder)))
-        oids = old.files[unit.base_path].oid, new.files[path].oid
         theirs = base if oids[0] == oids[1] and path == base.path else library.text(path)
-        pair = Pair(self._store, base, theirs, *oids, self._known)
+        pair = Pair(self._store, base, theirs, *oids, known)
         return Placed(unit, base, path, list(carry(unit, pair, finder, self._resolutions)))
 
     def _base(self, unit: Unit) -> Text:
@@ -216,27 +259,11 @@ class _Journey:
         """The series as git sees it: git follows renames and is a second opinion."""
         units = [one.unit for one in moving if one.unit.base_tag == old.tag]
         ours = {
-            unit.base_path: (
-                old.files[unit.base_path].mode,
-                self._base(unit).data,
-                self._base(unit).edited(edits_of(unit)),
-            )
+            unit.base_path: (self._base(unit).data, self._base(unit).edited(edits_of(unit)))
             for unit in units
         }
         missing = {one.path for one in moving if one.path not in new.files}
         return ort.Series(self._store, old.tree, new.tree, ours, frozenset(missing))
-
-    def _align(self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]) -> None:
-        """Align the files that stayed where they are, and read them, in one go each."""
-        paths = [
-            one.unit.base_path
-            for one in moving
-            if one.unit.base_tag == old.tag and one.unit.base_path in new.files
-        ]
-        self._libraries[old.tag].texts(paths)
-        changed = [path for path in paths if old.files[path].oid != new.files[path].oid]
-        self._libraries[new.tag].texts(changed)
-        self._known = align_trees(self._store, old.tree, new.tree, changed)
 
     def _answered(self, one: Placed) -> tuple[HunkResult, ...]:
         """The results, without the conflicts of a patch that a person skipped."""

@@ -7,7 +7,7 @@ Rungs that write new text (token merge, indentation, union, requirement lines) a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from portkit.apply import apply_edits, blocks_of
 from portkit.git import Store
 from portkit.landing import as_many_places, only_place
 from portkit.model import Edit, Hunk
-from portkit.sides import Alignment, Change, Lines, Text, align, telling
+from portkit.sides import Alignment, Alignments, Change, Lines, Text, align, telling
 from portkit.syntax import Language
 
 
@@ -31,17 +31,18 @@ class Pair:
     theirs: Text
     base_oid: str
     theirs_oid: str
-    known: Mapping[tuple[str, str], Alignment] = field(default_factory=dict)
+    known: Alignments = field(default_factory=dict)
 
     @cached_property
     def alignment(self) -> Alignment:
         oids = self.base_oid, self.theirs_oid
-        return self.known.get(oids) or align(self.store, *oids)
+        return self.known.get(oids) or align(self.store, [oids])[oids]
 
     @cached_property
     def spaceless(self) -> Alignment:
         """The alignment that is blind to white space, for code that was re-indented."""
-        return align(self.store, self.base_oid, self.theirs_oid, ignore_space=True)
+        oids = self.base_oid, self.theirs_oid
+        return align(self.store, [oids], ignore_space=True)[oids]
 
     @property
     def same(self) -> bool:

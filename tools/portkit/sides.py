@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from portkit import model
 from portkit.apply import apply_edits
-from portkit.git import Store
+from portkit.git import Store, TreeEntry
 from portkit.model import Edit
 from portkit.syntax import Language, Outline, language_of
 
@@ -155,32 +155,32 @@ _DIFF = (
     "--no-ext-diff", "--no-textconv", "--text", "--histogram", "--no-indent-heuristic",
     "--unified=0", "--full-index",
 )  # fmt: skip
-_MOST_PATHS = 200  # in one command line, which is short on Windows
 
 
-def align(store: Store, base: str, theirs: str, *, ignore_space: bool = False) -> Alignment:
-    """Align two blobs of `store` by git's histogram diff, exact or blind to white space.
+Oids = tuple[str, str]
+Alignments = Mapping[Oids, Alignment]
+
+
+def align(store: Store, pairs: Iterable[Oids], *, ignore_space: bool = False) -> Alignments:
+    """Align pairs of blobs by git's histogram diff, exact or blind to white space.
 
     The blind alignment is only ever a map; nothing is applied through it unseen.
     """
-    if base == theirs:
-        return Alignment(())
+    found = {pair: Alignment(()) for pair in pairs}
+    differing = [pair for pair in found if pair[0] != pair[1]]
+    if not differing:
+        return found
     options = ["--ignore-all-space"] if ignore_space else []
-    return Alignment(_changes(store.git("diff", *_DIFF, *options, base, theirs)))
-
-
-def align_trees(
-    store: Store, base: str, theirs: str, paths: Sequence[str]
-) -> dict[tuple[str, str], Alignment]:
-    """Align the files at `paths` of two trees, in one go: blob ids to alignment."""
-    found: dict[tuple[str, str], Alignment] = {}
-    for start in range(0, len(paths), _MOST_PATHS):
-        names = [f":(literal){path}" for path in paths[start : start + _MOST_PATHS]]
-        said = store.git("diff-tree", "-r", "--no-renames", *_DIFF, base, theirs, "--", *names)
-        heads = list(_INDEX.finditer(said))
-        for head, following in zip(heads, [*heads[1:], None], strict=True):
-            end = following.start() if following else len(said)
-            found[head[1].decode(), head[2].decode()] = Alignment(_changes(said[head.end() : end]))
+    # One run of git takes them all, as two trees that hold each pair under one name.
+    old, new = (
+        store.edit_tree(None, {f"{n}": TreeEntry("100644", oid) for n, oid in enumerate(side)})
+        for side in zip(*differing, strict=True)
+    )
+    said = store.git("diff-tree", *_DIFF, *options, old, new)
+    heads = list(_INDEX.finditer(said))
+    for head, following in zip(heads, [*heads[1:], None], strict=True):
+        end = following.start() if following else len(said)
+        found[head[1].decode(), head[2].decode()] = Alignment(_changes(said[head.end() : end]))
     return found
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import ast
 import re
+import symtable
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, cached_property
 from itertools import takewhile
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,12 +40,15 @@ _SUFFIXES = {
 
 def language_of(path: str) -> Language:
     """The language of an upstream file, by its name."""
-    name = PurePosixPath(path)
-    if name.name == "CMakeLists.txt":
+    name = path.rpartition("/")[2]
+    stem, dot, suffix = name.rpartition(".")
+    if name == "CMakeLists.txt":
         return Language.CMAKE
-    if name.suffix == ".txt" and "requirements" in path:
+    if not stem or not suffix:  # ".c" is the name of a hidden file
+        return Language.TEXT
+    if suffix == "txt" and "requirements" in path:
         return Language.REQUIREMENTS
-    return _SUFFIXES.get(name.suffix, Language.TEXT)
+    return _SUFFIXES.get(dot + suffix, Language.TEXT)
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,16 @@ class Outline:
             return tuple(_python_scopes(module.body)) if module is not None else ()
         if self._language is Language.CMAKE and not _CMAKE_DEFINITION.search(self._data):
             return ()
-        if self._language in _GRAMMARS:
-            return _tree_scopes(self._tree, self._language)
+        if self._language in _PARSED:
+            return _tree_scopes(self._tree, self._data)
         return ()
 
     @cached_property
     def errors(self) -> int:
         """How many syntax errors the parser reports; 0 for languages without a parser."""
         if self._language is Language.PYTHON:
-            return int(self._module is None)
-        if self._language in _GRAMMARS:
+            return int(not self._parses())
+        if self._language in _PARSED:
             return _tree_errors(self._tree)
         return 0
 
@@ -114,6 +117,16 @@ class Outline:
                 start = self._data.count(b"\n", 0, match.start())
                 found.append((start + 1, start + match[0].count(b"\n") + 1))
         return found
+
+    def _parses(self) -> bool:
+        try:
+            # Parses as `ast` does, and is refused some code that `ast` takes; builds no nodes.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                symtable.symtable(self._data, "", "exec")  # type: ignore[arg-type]
+        except (SyntaxError, ValueError):
+            return self._module is not None
+        return True
 
     @cached_property
     def _module(self) -> ast.Module | None:
@@ -186,6 +199,9 @@ def _grammar(language: Language) -> tree_sitter.Language:
     return tree_sitter.Language(grammar())
 
 
+_PARSED = (Language.CUDA, Language.CMAKE)
+
+
 @cache
 def _parser(language: Language) -> tree_sitter.Parser:
     import tree_sitter  # noqa: PLC0415
@@ -193,29 +209,22 @@ def _parser(language: Language) -> tree_sitter.Parser:
     return tree_sitter.Parser(_grammar(language))
 
 
-@cache
-def _query(language: Language) -> tree_sitter.Query:
-    import tree_sitter  # noqa: PLC0415
-
-    query: tree_sitter.Query = tree_sitter.Query(_grammar(language), _GRAMMARS[language])
-    return query
-
-
-_GRAMMARS = {
-    Language.CUDA: """
-        [(function_definition) (class_specifier) (struct_specifier) (namespace_definition)
-         (preproc_function_def)] @scope
-    """,
-    Language.CMAKE: "[(function_def) (macro_def)] @scope",
-}
-
-
-def _tree_scopes(tree: Tree, language: Language) -> tuple[Scope, ...]:
-    import tree_sitter  # noqa: PLC0415
-
-    nodes = tree_sitter.QueryCursor(_query(language)).captures(tree.root_node).get("scope", ())
-    found = [scope for node in nodes if (scope := _scope(node)) is not None]
+def _tree_scopes(tree: Tree, data: bytes) -> tuple[Scope, ...]:
+    # A walk, for a query of the grammar's node types takes longer to compile than all else here.
+    found: list[Scope] = []
+    pending = [tree.root_node]
+    while pending:
+        node = pending.pop()
+        if (scope := _scope(node)) is not None:
+            found.append(scope)
+        if _may_hold_scopes(node, data):
+            pending.extend(reversed(node.children))
     return tuple(sorted(found, key=lambda scope: (scope.start, -scope.end)))
+
+
+def _may_hold_scopes(node: Node, data: bytes) -> bool:
+    """Whether a node is worth entering: what is inside one line needs a body to be a scope."""
+    return node.start_point[0] != node.end_point[0] or b"{" in data[node.start_byte : node.end_byte]
 
 
 def _tree_errors(tree: Tree) -> int:
@@ -292,6 +301,7 @@ _LEXERS = {
         rb'//[^\n]*|/\*[\s\S]*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
     ),
 }
+
 
 _PREPROCESSOR = re.compile(rb"\s*#\s*(ifdef|ifndef|if|elif|else|endif)\b(.*)")
 _CMAKE_DEFINITION = re.compile(rb"^\s*(function|macro)\s*\(", re.IGNORECASE | re.MULTILINE)
