@@ -111,7 +111,9 @@ def _defined(name: str, known: Known) -> Condition:
 def _negated(condition: Condition) -> Condition:
     if isinstance(condition, bool):
         return not condition
-    return condition[2:-1] if condition[:2] == ("!", "(") else ("!", "(", *condition, ")")
+    if condition[0] == "!" and _closes_at_end(condition[1:]):
+        return condition[2:-1]
+    return ("!", "(", *condition, ")")
 
 
 class _Parser:
@@ -217,5 +219,5 @@ def _interleaved(parts: Sequence[tuple[str, ...]], word: str) -> Iterator[str]:
     for number, part in enumerate(parts):
         if number:
             yield word
-        compound = len(part) > 1 and part[0] not in ("defined", "!")
-        yield from ("(", *part, ")") if compound else part
+        simple = len(part) == 1 or (part[0] in ("defined", "!") and _closes_at_end(part[1:]))
+        yield from part if simple else ("(", *part, ")")

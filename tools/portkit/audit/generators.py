@@ -70,7 +70,7 @@ def compare(path: str, upstream: Read, patched: Read, events: Events = silent) -
 
     Raises `Doubt` where they differ, `Unavailable` without a host compiler.
     """
-    kernels = combinations = 0
+    count = combinations = 0
     compared: set[tuple[bytes, bytes]] = set()
     for number, archs in enumerate(ARCH_LISTS):
         events(Event(f"generating {PurePosixPath(path).parent.name}", number, len(ARCH_LISTS)))
@@ -82,7 +82,7 @@ def compare(path: str, upstream: Read, patched: Read, events: Events = silent) -
             for name in sorted({*before, *after}):
                 if before.get(name) != after.get(name):
                     raise Doubt(f"the generated {name} differs for {archs}")
-            kernels += len(before)
+            count += len(before)
             selectors = ((one / SELECTOR).read_bytes(), (other / SELECTOR).read_bytes())
             if selectors not in compared:
                 compared.add(selectors)
@@ -93,7 +93,7 @@ def compare(path: str, upstream: Read, patched: Read, events: Events = silent) -
                         f"{selection.combinations} combinations ({archs})"
                     )
                 combinations += selection.combinations
-    return SameKernels(len(ARCH_LISTS), kernels, combinations)
+    return SameKernels(len(ARCH_LISTS), count, combinations)
 
 
 def generate(path: str, read: Read, archs: str, out: Path) -> None:
