@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher, unified_diff
 from itertools import chain, takewhile
+from typing import TYPE_CHECKING
 
 from portkit import header
 from portkit.apply import blocks_of
@@ -19,6 +20,7 @@ from portkit.rebase import Carried, NewFile, Step, Story
 from portkit.report_html import html
 from portkit.report_markdown import markdown
 from portkit.report_model import (
+    AuditReport,
     ConflictReport,
     DropReport,
     HunkReport,
@@ -40,6 +42,9 @@ from portkit.report_model import (
 )
 from portkit.stale import StaleUse
 
+if TYPE_CHECKING:
+    from portkit.audit.carried import Audited
+
 __all__ = ["Report", "Run", "build", "html", "markdown", "to_json"]
 
 _CONTEXT = 3  # lines around an edit
@@ -54,8 +59,12 @@ def build(
     stale: Sequence[StaleUse] = (),
     *,
     scan: ScanReport | None = None,
+    audit: Sequence[Audited] = (),
 ) -> Report:
-    """The report of carrying a series from `pin` to `carried.target`; `scan` is told if it ran."""
+    """The report of carrying a series from `pin` to `carried.target`.
+
+    `scan` and `audit` are told of where they ran.
+    """
     regions = _Regions(carried)
     patches = tuple(_patch(story, carried, run, regions) for story in carried.stories)
     return Report(
@@ -72,6 +81,10 @@ def build(
             for use in stale
         ),
         scan=scan,
+        audit=tuple(
+            AuditReport(plain(one.patch), plain(one.path), one.identical, plain(one.evidence))
+            for one in audit
+        ),
     )
 
 

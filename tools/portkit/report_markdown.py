@@ -53,6 +53,7 @@ def _sections(report: Report) -> Iterator[tuple[str, Iterable[str]]]:
     yield "drops", _drops(report)
     yield "uses to look at", _stale(report)
     yield "new findings of the portability scan", _scan(report)
+    yield "the audit", _audit(report)
     yield "patches", _patches(report)
     yield "upstream facts", _facts(report.facts)
     yield "how this was made", _run(report)
@@ -149,6 +150,20 @@ def _scan(report: Report) -> Iterator[str]:
         code = f", {_code(one.error)}" if one.error else ""
         yield f"- {_code(one.path)}:{one.lines}: {_text(one.title)}"
         yield f"  ({one.tier}, {one.stage}{code}, {_code(one.rule)})"
+
+
+def _audit(report: Report) -> Iterator[str]:
+    if not report.audit:
+        return
+    same = sum(one.identical for one in report.audit)
+    yield "## Audit, level 1"
+    yield ""
+    yield f"{same} of {len(report.audit)} files are upstream's with the Windows guards folded. The"
+    yield "others need level 2 (`tools/audit.py`):"
+    yield ""
+    for one in report.audit:
+        if not one.identical:
+            yield f"- {_code(one.path)}: {_text(one.evidence)}"
 
 
 # patches

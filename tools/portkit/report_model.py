@@ -227,6 +227,16 @@ class ScanReport:
 
 
 @dataclass(frozen=True)
+class AuditReport:
+    """A file of a carried patch: whether it is upstream's outside of Windows, and the evidence."""
+
+    patch: str
+    path: str
+    identical: bool
+    evidence: str
+
+
+@dataclass(frozen=True)
 class Run:
     """How the report came about: what a reader needs to do it again.
 
@@ -255,6 +265,7 @@ class Report:
     run: Run
     stale: tuple[StaleReport, ...] = ()
     scan: ScanReport | None = None
+    audit: tuple[AuditReport, ...] = ()
 
     @property
     def conflicts(self) -> tuple[ConflictReport, ...]:

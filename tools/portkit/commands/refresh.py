@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from portkit import console, git, porting, report
 from portkit.cache import Cache
@@ -31,6 +31,9 @@ from portkit.report_model import ScanReport
 from portkit.session import WORK_FOLDER, Session, State, now
 from portkit.tags import normalise
 from portkit.upstream import released_tags
+
+if TYPE_CHECKING:
+    from portkit.audit.carried import Audited
 
 REPORTS_FOLDER = "work/reports"
 
@@ -87,6 +90,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--no-scan", action="store_true", help="leave the portability scan out of the report"
+    )
+    parser.add_argument(
+        "--audit", action="store_true", help="let the report say what the audit's level 1 finds"
     )
     parser.add_argument("--report", type=Path, metavar="DIR", help="where the report goes")
     console.add_upstream(parser)
@@ -321,8 +327,17 @@ class _Command:
         )  # fmt: skip
         known = facts(self.cache.store, plan.snapshots[0], plan.target)
         return report.build(
-            plan.start.pin, plan.carried, known, run, plan.stale, scan=self._scan(plan)
-        )
+            plan.start.pin, plan.carried, known, run, plan.stale,
+            scan=self._scan(plan), audit=self._audited(plan),
+        )  # fmt: skip
+
+    def _audited(self, plan: Plan) -> tuple[Audited, ...]:
+        """What level 1 of the audit says of the carried files, where it was asked for."""
+        if not self.given.audit:
+            return ()
+        from portkit.audit.carried import audited  # noqa: PLC0415  (slow to import)
+
+        return audited(self.cache.store, plan.carried)
 
     def _scan(self, plan: Plan) -> ScanReport | None:
         """What the new tag brings that Windows will not take; None where it is not looked for."""
@@ -353,7 +368,7 @@ class _Command:
         print(f"vLLM {tags[0]} to {tags[-1]}: {totals.patches} patches, {totals.hunks} hunks, "
               f"{len(tags) - 1} {'step' if len(tags) == 2 else 'steps'}, "
               f"{outcome.plan.seconds:.1f} s")  # fmt: skip
-        for line in _summary(outcome.plan):
+        for line in [*_summary(outcome.plan), *_audit(outcome.report)]:
             print(f"  {line}")
         if outcome.report.scan is not None and outcome.report.scan.found:
             print(f"  {_scan_line(outcome.report.scan)}")
@@ -450,6 +465,13 @@ def _scan_line(scan: ScanReport) -> str:
     certain = sum(one.tier == "certain" for one in scan.found)
     new = _count(len(scan.found), "new entry", "new entries")
     return f"{'scan':<9} {new} of what Windows will not take, {certain} certain (see the report)"
+
+
+def _audit(made: Report) -> list[str]:
+    if not made.audit:
+        return []
+    same = sum(one.identical for one in made.audit)
+    return [f"{'audit':<9} {same} of {len(made.audit)} files are upstream's outside of Windows"]
 
 
 def _count(number: int, one: str, many: str) -> str:
