@@ -144,6 +144,9 @@ class SameCode:
         raise Undecided(self.missing or f"the host code of {unit} was not compared")
 
     def _knows_host(self, unit: str) -> bool:
+        """Whether the host object of a unit need not be compiled."""
+        if unit in dispatch.KNOWN:
+            return True
         found = (f for p, f in self._results.items() if p.unit == unit and isinstance(f, Found))
         return any(one.knows_host for one in found)
 
