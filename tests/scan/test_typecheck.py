@@ -24,6 +24,7 @@ FILES = {
     ),
     "vllm/posix.py": b"import fcntl\n\nfcntl.flock(0, fcntl.LOCK_EX)\n",
     "vllm/guarded.py": b"import os\nimport sys\n\nif sys.platform != 'win32':\n    os.fork()\n",
+    "vllm/ours.py": b"import sys\n\nif sys.platform == 'win32':\n    import torch.testing\n",
     "tests/test_a.py": b"import os\n\nos.fork()\n",
 }
 

@@ -99,7 +99,8 @@ def _packages(rule: Rule, path: str, data: bytes) -> Iterator[Finding]:
             names = [alias.name for alias in node.names]
         else:
             names = [] if node.level else [node.module or ""]
-        for name in {name.partition(".")[0] for name in names} & LINUX_ONLY - seen:
+        # uvloop has a rule of its own.
+        for name in {name.partition(".")[0] for name in names} & LINUX_ONLY - {*seen, "uvloop"}:
             seen.add(name)
             yield _at(rule, path, data, node, name)
 

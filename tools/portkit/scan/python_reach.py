@@ -18,7 +18,7 @@ from portkit.scan.tree import SourceTree, language_of
 from portkit.syntax import python_module
 
 PACKAGE = "vllm"
-_RUN = ("setup.py", "cmake/", "csrc/", "tools/build_", f"{PACKAGE}/")
+_RUN = ("setup.py", "cmake/", "csrc/", "tools/build_rust.py", f"{PACKAGE}/")
 
 _BESIDE = (f"{PACKAGE}/benchmarks/",)  # imported by the command line, needed by no server
 

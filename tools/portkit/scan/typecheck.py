@@ -43,6 +43,7 @@ _WHOLLY_MISSING = ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios"
 
 _FAILS = re.compile("attribute|member|import|unresolved|unknown-argument|undefined")
 _MEMBER = re.compile(r"Module `([\w.]+)` has no member `(\w+)`")
+_UNRESOLVED = re.compile(r"resolve imported module `(\w+)")
 _OF_TYPE = re.compile(r"type `([\w.]+)` has no attribute `(\w+)`")
 _KEYWORD = re.compile(r"Argument `(\w+)` does not match .*? `([\w.]+)`")
 
@@ -104,8 +105,11 @@ def _name(diagnostic: Diagnostic) -> str:
 def _by_file(diagnostics: list[Diagnostic]) -> Mapping[str, list[Diagnostic]]:
     found: dict[str, list[Diagnostic]] = {}
     for diagnostic in diagnostics:
-        module = _MEMBER.search(diagnostic.message)
-        if module is None or module[1] not in _WHOLLY_MISSING:
+        member = _MEMBER.search(diagnostic.message)
+        unresolved = _UNRESOLVED.search(diagnostic.message)
+        # A package that only code for Windows imports is not there in the other pass.
+        foreign = unresolved is not None and unresolved[1] not in sys.stdlib_module_names
+        if not foreign and not (member is not None and member[1] in _WHOLLY_MISSING):
             found.setdefault(diagnostic.path, []).append(diagnostic)
     return found
 
