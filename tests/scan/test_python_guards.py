@@ -41,7 +41,7 @@ def guards(text: str) -> tuple[Guards, int]:
         ("anything and os.name == 'posix'", False),
         ("anything or os.name == 'posix'", None),
         ("HAS_TRITON", False),
-        ("not has_deep_ep()", True),
+        ("not has_deep_ep_v2()", True),
         ("has_xgrammar()", None),
         ('os.path.exists("/proc/cpuinfo")', False),
         ('Path(f"/sys/devices/{x}").is_dir()', False),

@@ -211,7 +211,8 @@ def _call(call: ast.Call) -> bool | None:
 def _known_name(node: ast.expr) -> bool | None:
     """What a constant of the platform, or one such as HAS_TRITON, is on Windows."""
     name = _last(node)
-    if _asked_for(name) in LINUX_ONLY:
+    asked = _asked_for(name)
+    if any(asked == package or asked.startswith(f"{package}_") for package in LINUX_ONLY):
         return False
     return _CONSTANTS.get(name)
 

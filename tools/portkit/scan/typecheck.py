@@ -29,8 +29,7 @@ from portkit.scan.python_guards import Guards
 from portkit.scan.python_reach import is_run
 
 NAME = "typecheck"
-MISSING = "python-missing-name"  # the rule for what fails when it runs
-DIFFERS = "python-type-differs"  # the rule for every other difference
+MISSING = "python-missing-name"
 
 _PYTHON = "3.12"
 _TIMEOUT = 900.0  # seconds for one pass
@@ -74,22 +73,20 @@ def detect(context: Context) -> Iterator[Finding]:
 def _findings(
     context: Context, path: str, data: bytes, diagnostics: list[Diagnostic]
 ) -> Iterator[Finding]:
-    """One finding per rule and function, at its first place, with all the names in it."""
+    """One finding per function, at its first place, with all the names in it."""
     guards = Guards(data)
     lines = data.decode("utf-8", "replace").split("\n")
-    groups: dict[tuple[str, tuple[int, int]], list[Diagnostic]] = {}
+    groups: dict[tuple[int, int], list[Diagnostic]] = {}
     for diagnostic in diagnostics:
-        rule = MISSING if _FAILS.search(diagnostic.check) else DIFFERS
-        groups.setdefault((rule, guards.scope(diagnostic.line)), []).append(diagnostic)
-    for (rule, _), group in groups.items():
+        groups.setdefault(guards.scope(diagnostic.line), []).append(diagnostic)
+    for group in groups.values():
         first = group[0]
         names = dict.fromkeys(_name(diagnostic) for diagnostic in group)
         detail = ", ".join(names)
         if len(group) > len(names):
             detail += f" ({len(group)} places)"
-        if rule in context.rules:
-            excerpt = lines[first.line - 1].strip()
-            yield context.rules[rule].at(path, first.line, first.column, excerpt, detail)
+        excerpt = lines[first.line - 1].strip()
+        yield context.rules[MISSING].at(path, first.line, first.column, excerpt, detail)
 
 
 def _name(diagnostic: Diagnostic) -> str:
@@ -109,7 +106,9 @@ def _by_file(diagnostics: list[Diagnostic]) -> Mapping[str, list[Diagnostic]]:
         unresolved = _UNRESOLVED.search(diagnostic.message)
         # A package that only code for Windows imports is not there in the other pass.
         foreign = unresolved is not None and unresolved[1] not in sys.stdlib_module_names
-        if not foreign and not (member is not None and member[1] in _WHOLLY_MISSING):
+        # Another type (a PipeConnection for a Connection) is mostly harmless: not reported.
+        fails = _FAILS.search(diagnostic.check) is not None
+        if fails and not foreign and not (member is not None and member[1] in _WHOLLY_MISSING):
             found.setdefault(diagnostic.path, []).append(diagnostic)
     return found
 

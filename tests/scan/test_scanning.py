@@ -1,0 +1,283 @@
+"""One scan from its tree to its result: what counts, what is set aside and why, what is new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portkit.apply import change_between, diff
+from portkit.errors import BadFile
+from portkit.model import Patch
+from portkit.scan import cover, rules, scanning, silence, ternary
+from portkit.scan.built import Build
+from portkit.scan.code import Code
+from portkit.scan.cover import Covered
+from portkit.scan.model import Finding, Judged, Language, Reason, Stage, Tier
+from portkit.scan.scanning import Options, Scan
+from portkit.scan.silence import Silence
+from portkit.scan.tree import SourceTree
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = rules.load(ROOT)
+QUICK = Options(slow=False, offline=True)
+
+CMAKE = b"""\
+cmake_minimum_required(VERSION 3.26)
+set(CMAKE_CXX_STANDARD 17)
+add_compile_options(/Zc:preprocessor /utf-8)
+set(SRCS "csrc/a.cu" "csrc/b.cu")
+cuda_archs_loose_intersection(MLA_ARCHS "10.0a;10.1a" "${CUDA_ARCHS}")
+if(MLA_ARCHS)
+  set(MLA_SRCS "csrc/mla.cu")
+endif()
+cuda_archs_loose_intersection(FP4_ARCHS "10.0a;12.0a" "${CUDA_ARCHS}")
+if(FP4_ARCHS)
+  list(APPEND SRCS "csrc/fp4.cu")
+endif()
+if(VLLM_GPU_LANG STREQUAL "HIP")
+  list(APPEND SRCS "csrc/hip.cu")
+endif()
+"""
+UINT = b"uint f();\n"
+FILES = {
+    "CMakeLists.txt": CMAKE,
+    "csrc/a.cu": b'#include "deep/a.cuh"\nint a;\nuint f();\n',
+    "csrc/deep/a.cuh": b"#ifdef USE_ROCM\nuint rocm();\n#else\nint cuda();\n#endif\nuint g();\n",
+    "csrc/b.cu": b"int b = __builtin_clz(1);\n",
+    "csrc/mla.cu": UINT,
+    "csrc/fp4.cu": UINT,
+    "csrc/hip.cu": UINT,
+    "csrc/unused.cuh": UINT,
+    "tests/a.cu": UINT,
+}
+
+
+def scanned(files: dict[str, bytes], **options: object) -> Scan:
+    tree = SourceTree.of_files(files, "tree")
+    return scanning.scan(tree, RULES, options=QUICK, **options)  # type: ignore[arg-type]
+
+
+def places(scan: Scan) -> list[tuple[str, int]]:
+    return sorted((finding.path, finding.line) for finding in scan.findings)
+
+
+def test_only_what_windows_compiles_counts() -> None:
+    found = scanned(FILES)
+    assert places(found) == [
+        ("csrc/a.cu", 3),
+        ("csrc/b.cu", 1),
+        ("csrc/deep/a.cuh", 6),
+        ("csrc/fp4.cu", 1),
+    ]
+    aside = {(one.finding.path, one.finding.line): one for one in found.judged if one.reason}
+    assert {place: one.reason for place, one in aside.items()} == {
+        ("csrc/deep/a.cuh", 2): Reason.GUARDED,
+        ("csrc/mla.cu", 1): Reason.NOT_BUILT,
+        ("csrc/hip.cu", 1): Reason.NOT_BUILT,
+        ("csrc/unused.cuh", 1): Reason.NOT_BUILT,
+    }
+    assert aside["csrc/deep/a.cuh", 2].note == "under `#ifdef USE_ROCM`"
+
+
+def test_surest_and_earliest_first() -> None:
+    found = scanned({**FILES, "csrc/b.cu": b"long n = size(a);\nint x = __builtin_clz(1);\n"})
+    ranks = [(finding.tier.rank, finding.stage.rank) for finding in found.findings]
+    assert ranks == sorted(ranks) and len(set(ranks)) > 1
+
+
+def patch(path: str, new: bytes) -> Patch:
+    return Patch(f"kernels/{path}.patch", b"", change_between(path, FILES.get(path), new))
+
+
+def test_what_a_patch_cures_is_covered() -> None:
+    tree = SourceTree.of_files(FILES, "tree")
+    cured = cover.at_pin([patch("csrc/a.cu", b'#include "deep/a.cuh"\nint a;\nint f();\n')], tree)
+    found = scanned(FILES, cover=cured)
+    assert ("csrc/a.cu", 3) not in places(found)
+    (covered,) = [one for one in found.judged if one.reason is Reason.PATCHED]
+    assert (covered.finding.path, covered.finding.line) == ("csrc/a.cu", 3)
+    assert covered.note == "kernels/csrc/a.cu.patch"
+
+
+def test_what_a_patch_leaves_is_at_upstreams_line() -> None:
+    tree = SourceTree.of_files(FILES, "tree")
+    longer = b'#include "deep/a.cuh"\n// two\n// more lines\nint a;\nuint f();\n'
+    found = scanned(FILES, cover=cover.at_pin([patch("csrc/a.cu", longer)], tree))
+    assert ("csrc/a.cu", 3) in places(found)
+
+
+def test_a_guarding_patch_cures() -> None:
+    tree = SourceTree.of_files(FILES, "tree")
+    guarded = b"#ifdef _MSC_VER\nint b = 0;\n#else\nint b = __builtin_clz(1);\n#endif\n"
+    found = scanned(FILES, cover=cover.at_pin([patch("csrc/b.cu", guarded)], tree))
+    assert ("csrc/b.cu", 1) not in places(found)
+
+
+def test_what_a_patch_brings_in_is_found() -> None:
+    tree = SourceTree.of_files(FILES, "tree")
+    found = scanned(FILES, cover=cover.at_pin([patch("csrc/b.cu", b"ssize_t n;\n")], tree))
+    (ours,) = [finding for finding in found.findings if finding.rule == "cpp-ssize-t"]
+    assert ours.detail == "in a line of kernels/csrc/b.cu.patch"
+
+
+def test_new_since_another_release() -> None:
+    old = scanned(FILES)
+    moved = dict(FILES)
+    moved["csrc/libtorch/a.cu"] = b"// moved, and lower\n\n" + moved.pop("csrc/a.cu")
+    moved["csrc/libtorch/deep/a.cuh"] = moved.pop("csrc/deep/a.cuh")
+    moved["csrc/b.cu"] += b"int more = __builtin_ctz(2);\n"
+    moved["CMakeLists.txt"] = CMAKE.replace(b"csrc/a.cu", b"csrc/libtorch/a.cu")
+    fresh = scanning.since(scanned(moved), old)
+    assert places(fresh) == [("csrc/b.cu", 2)]
+    assert fresh.since == "tree"
+    assert scanning.since(old, old).findings == ()
+
+
+def test_a_silence_and_a_stale_one() -> None:
+    quiet = Silence("cpp-uint", "csrc/deep/*", "a reason", 1)
+    other = Silence("cpp-uint", "csrc/a.cu", "a reason", 5, excerpt="nowhere")
+    found = scanned(FILES, silences=(quiet, other))
+    (silenced,) = [one for one in found.judged if one.reason is Reason.SILENCED]
+    assert silenced.finding.path == "csrc/deep/a.cuh" and silenced.note == "a reason"
+    assert silence.stale((quiet, other), [one.finding for one in found.judged]) == (other,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[silenced]]\nrule = "cpp-uint"\npath = "a"\n', ":1: reason is missing or empty"),
+        ('[[silenced]]\nrule = "x"\npath = "a"\nreason = "b"\n', ":1: there is no rule x"),
+        ('[[silenced]]\nrules = "x"\n', ":1: unknown field rules"),
+        ("[[silenced", "not TOML"),
+    ],
+)
+def test_a_wrong_silence_says_where(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / silence.FILE
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    with pytest.raises(BadFile) as error:
+        silence.load(tmp_path, RULES)
+    assert message in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- id: a\n  title: b\n", ":1: language: Field required"),
+        ("a: 1\n", ":1: a rule file is a list of rules"),
+        ("- [\n", "not YAML"),
+        ("- 1\n", ":1: a rule is a mapping"),
+    ],
+)
+def test_a_wrong_rule_says_where(text: str, message: str) -> None:
+    with pytest.raises(BadFile) as error:
+        list(rules.parse(text.encode(), "rules.yml"))
+    assert message in error.value.message
+
+
+def test_results_are_kept_by_content(tmp_path: Path) -> None:
+    """The second scan of the same tree reads no file of it; another one does."""
+    asked: list[str] = []
+
+    def tree(identity: str) -> SourceTree:
+        def read(paths: object) -> list[bytes]:
+            asked.extend(paths)  # type: ignore[call-overload]
+            return [FILES[path] for path in paths]  # type: ignore[attr-defined]
+
+        return SourceTree("tree", FILES, read, identity)
+
+    options = Options(slow=False, offline=True, cache=tmp_path)
+    first = scanning.scan(tree("1"), RULES, options=options)
+    asked.clear()
+    again = scanning.scan(tree("1"), RULES, options=options)
+    assert again.judged == first.judged
+    kept = [*tmp_path.glob("*.json")]
+    kept[0].write_bytes(b"[{")  # as a crash leaves it
+    assert scanning.scan(tree("1"), RULES, options=options).judged == first.judged
+
+
+@given(st.text(alphabet=st.sampled_from("ab\"'\\/*#\n \t(){}R0é")), st.sampled_from(Language))
+def test_views_keep_every_place(text: str, language: Language) -> None:
+    code = Code(text.encode(), language)
+    for view in (code.code, code.strings):
+        assert len(view) == len(text)
+        assert [i for i, char in enumerate(view) if char == "\n"] == [
+            i for i, char in enumerate(text) if char == "\n"
+        ]
+
+
+_LINES = st.lists(st.sampled_from([b"a\n", b"b\n", b"c\n", b"d\n"]), max_size=12)
+
+
+@given(_LINES, _LINES)
+def test_lines_of_a_patched_file_are_found_again(old: list[bytes], new: list[bytes]) -> None:
+    before, after = b"".join(old), b"".join(new)
+    file = Covered(after, ("p",), tuple(diff(before, after)))
+    for number, line in enumerate(new, 1):
+        place = file.upstream_line(number)
+        assert place is None or old[place - 1] == line
+
+
+@pytest.mark.parametrize(
+    ("directive", "truth"),
+    [
+        ("ifdef USE_ROCM", False),
+        ("else of ifdef USE_ROCM", True),
+        ("ifndef _MSC_VER", False),
+        ("if defined(__linux__) && defined(X)", False),
+        ("if !defined(__GNUC__) || X > 3", True),
+        ("if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900", None),
+        ("elif (defined(__x86_64__) || defined(__i386__))", False),
+        ("if 0", False),
+        ("if defined(X", None),
+    ],
+)
+def test_conditions_of_the_preprocessor(directive: str, truth: bool | None) -> None:
+    assert ternary.directive(directive) is truth
+
+
+@pytest.mark.parametrize(
+    ("words", "truth"),
+    [
+        ("VLLM_GPU_LANG STREQUAL HIP", False),
+        ("NOT WIN32", False),
+        ("MSVC AND UNKNOWN", None),
+        ("UNIX AND NOT APPLE", False),
+        ("ARCHS OR WIN32", True),
+        ("NO_ARCHS", False),
+    ],
+)
+def test_conditions_of_cmake(words: str, truth: bool | None) -> None:
+    assert ternary.cmake(words.split(), {"NO_ARCHS": False}) is truth
+
+
+def test_a_list_of_architectures_may_be_set_for_two_toolkits() -> None:
+    files = {
+        "CMakeLists.txt": b"""\
+if(CUDA_VERSION VERSION_GREATER_EQUAL 13.0)
+  cuda_archs_loose_intersection(A_ARCHS "10.0f" "${CUDA_ARCHS}")
+else()
+  cuda_archs_loose_intersection(A_ARCHS "12.0a" "${CUDA_ARCHS}")
+endif()
+if(A_ARCHS)
+  set(ONE "csrc/one.cu")
+endif()
+cuda_archs_loose_intersection(A_ARCHS "9.0a" "${CUDA_ARCHS}")
+if(A_ARCHS)
+  set(TWO "csrc/two.cu")
+endif()
+""",
+        "csrc/one.cu": b"",
+        "csrc/two.cu": b"",
+    }
+    build = Build(SourceTree.of_files(files))
+    assert build.left_out("csrc/one.cu") == ""
+    assert build.left_out("csrc/two.cu") != ""
+
+
+def test_the_reasons_of_judging_are_values() -> None:
+    finding = Finding("cpp-uint", "a", 1, 1, "x", Tier.CERTAIN, Stage.COMPILE)
+    assert Judged(finding).reason is None
