@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 
@@ -18,6 +19,8 @@ def main(arguments: list[str]) -> int:
         print(HELP)
         return 0 if arguments else 2
     console = Console()
+    for number in environment.stop_signals():
+        signal.signal(number, signal.default_int_handler)
     try:
         return _run(arguments, console)
     except KeyboardInterrupt:

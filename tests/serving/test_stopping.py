@@ -93,6 +93,19 @@ def _swallow(server: ServerProcess) -> None:
         generate(server, 1900)
 
 
+def test_ctrl_c_and_sigterm_while_starting(engine: Engine, tmp_path: Path) -> None:
+    for number, stage in ((signal.SIGTERM, "importing"), (signal.SIGINT, "loading")):
+        with engine.server(tmp_path / "log", "chat") as server:
+            for _ in range(1200):
+                if stage in server.output:
+                    break
+                time.sleep(0.1)
+            server.signal(number)
+            assert server.wait(20) == 130
+            assert "Traceback" not in server.output
+            assert "interrupted" in server.output
+
+
 def test_second_ctrl_c_ends_at_once(engine: Engine, tmp_path: Path) -> None:
     with engine.server(tmp_path / "log", "chat", "--stop-timeout", "300") as server:
         server.wait_ready()
