@@ -55,9 +55,7 @@ def _run(arguments: list[str], console: Console) -> int:
         bound = checks.unix_listener(options.uds)
     else:
         bound = checks.listener(options.host, options.port)
-        if not checks.is_loopback(options.host) and not (
-            options.api_key or os.environ.get("VLLM_API_KEY")
-        ):
+        if checks.open_to_anybody(options):
             console.open_to_others(options.host or "every address of this machine")
     with bound:
         from .server import serve
