@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 
@@ -18,6 +19,8 @@ def main(arguments: list[str]) -> int:
         print(HELP)
         return 0 if arguments else 2
     console = Console()
+    for number in environment.stop_signals():
+        signal.signal(number, signal.default_int_handler)
     try:
         return _run(arguments, console)
     except KeyboardInterrupt:
@@ -52,9 +55,7 @@ def _run(arguments: list[str], console: Console) -> int:
         bound = checks.unix_listener(options.uds)
     else:
         bound = checks.listener(options.host, options.port)
-        if not checks.is_loopback(options.host) and not (
-            options.api_key or os.environ.get("VLLM_API_KEY")
-        ):
+        if checks.open_to_anybody(options):
             console.open_to_others(options.host or "every address of this machine")
     with bound:
         from .server import serve

@@ -7,6 +7,7 @@ import importlib.util
 import ipaddress
 import json
 import math
+import os
 import re
 import socket
 import sys
@@ -166,6 +167,12 @@ def is_loopback(host: str | None) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def open_to_anybody(options: argparse.Namespace) -> bool:
+    """Whether other machines can reach the server and need no key to use it."""
+    keys = [key for key in options.api_key or [os.environ.get("VLLM_API_KEY")] if key]
+    return not keys and not is_loopback(options.host)
 
 
 # --- the GPU's memory -----------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import importlib.util
 import os
+import signal
 import sys
 import types
 
@@ -49,6 +50,12 @@ def prepare() -> None:
         from tqdm import tqdm
 
         tqdm.monitor_interval = 0  # no watching thread that outlives vLLM's progress bars
+
+
+def stop_signals() -> list[signal.Signals]:
+    """What asks a program to stop, where it runs: Ctrl-C, SIGTERM, and Ctrl-Break on Windows."""
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")
+    return [signal.Signals[name] for name in names if hasattr(signal, name)]
 
 
 def uvloop_stand_in() -> types.ModuleType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ import uvicorn
 
 from . import checks, compat
 from .console import Console, stages_shown
+from .environment import stop_signals
 from .pages import QueueBound, add_pages
 from .watch import Watch
 
@@ -24,9 +26,8 @@ DEATH_GRACE_S = 3.0
 """How long a server with a dead engine goes on to answer: /health with 503, work with 500."""
 ENGINE_STOP_S = 10.0
 TASKS_STOP_S = 2.0
-STOP_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
-]
+LAST_BYTES_S = 5
+"""How long answers that were cut off have to reach their clients."""
 H11_MAX_INCOMPLETE_EVENT_SIZE = 4 << 20
 H11_MAX_HEADER_COUNT = 256
 
@@ -47,6 +48,8 @@ class Launch:
     def __init__(self, options: argparse.Namespace, bound: socket.socket, console: Console) -> None:
         self.options, self.bound, self.console = options, bound, console
         self.limit = options.max_num_seqs + options.max_queue if options.max_queue else 0
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.signalled = False
         self.server: Server | None = None
         self.watch: Watch | None = None
         self.code = 0
@@ -55,6 +58,7 @@ class Launch:
         from .engine import install
 
         install()
+        self.loop = asyncio.get_running_loop()
         with self._signals():
             with stages_shown(self.console):
                 engine = self._engine()
@@ -70,12 +74,16 @@ class Launch:
 
     async def _serve(self, engine: Any) -> None:
         assert self.server is not None
-        beat = asyncio.create_task(self._beat(engine))
+        others = [
+            asyncio.create_task(self._beat(engine)),
+            asyncio.create_task(self._cut_off(engine, self.server)),
+        ]
         try:
             await self.server.serve(sockets=[self.bound])
         finally:
-            beat.cancel()
-            await asyncio.gather(beat, return_exceptions=True)
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
     def _engine(self) -> Any:
         """Upstream's AsyncLLM; blocks the event loop, on which nothing runs yet."""
@@ -133,7 +141,7 @@ class Launch:
             log_level=options.uvicorn_log_level if options.verbose else "warning",
             access_log=not options.disable_uvicorn_access_log,
             timeout_keep_alive=envs.VLLM_HTTP_TIMEOUT_KEEP_ALIVE,
-            timeout_graceful_shutdown=max(1, round(options.stop_timeout)),
+            timeout_graceful_shutdown=math.ceil(options.stop_timeout) + LAST_BYTES_S,
             ssl_keyfile=options.ssl_keyfile,
             ssl_certfile=options.ssl_certfile,
             ssl_ca_certs=options.ssl_ca_certs,
@@ -186,6 +194,13 @@ class Launch:
             await asyncio.sleep(1)
         self._engine_died()
 
+    async def _cut_off(self, engine: Any, server: Server) -> None:
+        """Once a stop has lasted its time, end what still runs: its clients get what there is."""
+        await server.stopping.wait()
+        await asyncio.sleep(self.options.stop_timeout)
+        requests = list(engine.output_processor.request_states)
+        await compat.call(engine.abort, requests, internal=True)
+
     def _engine_died(self) -> None:
         if self.code or self.server is None or self.server.should_exit:
             return
@@ -199,7 +214,7 @@ class Launch:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """Ctrl-C, SIGTERM and Ctrl-Break stop the server; a second one ends the process."""
-        before = {number: signal.signal(number, self._signalled) for number in STOP_SIGNALS}
+        before = {number: signal.signal(number, self._signalled) for number in stop_signals()}
         try:
             yield
         finally:
@@ -207,16 +222,17 @@ class Launch:
                 signal.signal(number, handler)
 
     def _signalled(self, number: int, _: Any) -> None:
-        if self.server is None:
+        if self.server is None or self.loop is None:
             raise KeyboardInterrupt
-        if self.server.should_exit:
+        if self.signalled:
             self.console.line("stopped at once")
             os._exit(130)
+        self.signalled = True
         self.console.line(
             f"stopping: running requests have {self.options.stop_timeout:g} s to finish "
             "(again to stop at once)"
         )
-        self.server.stop()
+        self.loop.call_soon_threadsafe(self.server.stop)
 
     async def _stop(self, engine: Any) -> None:
         """End the engine's thread, in bounded time, and leave no task behind."""
@@ -242,10 +258,15 @@ class Server(uvicorn.Server):  # type: ignore[misc]
 
     refresher: Any = None
 
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.stopping = asyncio.Event()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     def stop(self) -> None:
-        """Accept nothing more, give what runs the time of --stop-timeout, then cancel it."""
+        """Accept nothing more and wait for what runs."""
         self.should_exit = True
+        self.stopping.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher import checks, environment, options
+from launcher.console import Console
 from launcher.diagnose import diagnose, is_known
 from launcher.errors import BadInput, EngineFailed, LauncherError, MachineRefuses
 
@@ -287,10 +289,8 @@ def test_variables_of_windows() -> None:
 
 
 def test_variables_of_the_user_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    monkeypatch.setattr(os, "environ", {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"})
     monkeypatch.setitem(sys.modules, "uvloop", sys)
-    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     environment.prepare()
     assert os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
     assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
@@ -318,3 +318,40 @@ def test_uvloop_stand_in_runs() -> None:
 )
 def test_loopback(host: str | None, loopback: bool) -> None:
     assert checks.is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "variable", "warned"),
+    [
+        ("0.0.0.0", None, None, True),
+        ("0.0.0.0", [""], None, True),
+        ("0.0.0.0", ["k"], None, False),
+        ("0.0.0.0", None, "k", False),
+        ("127.0.0.1", None, None, False),
+    ],
+)
+def test_loud_warning_of_an_open_server(
+    host: str,
+    keys: list[str] | None,
+    variable: str | None,
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    if variable:
+        monkeypatch.setenv("VLLM_API_KEY", variable)
+    asked = argparse.Namespace(host=host, api_key=keys)
+    assert checks.open_to_anybody(asked) is warned
+    said = io.StringIO()
+    Console(said).open_to_others(host)
+    assert "WARNING: 0.0.0.0" in said.getvalue() or not warned
+
+
+def test_console_survives_old_encodings() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="cp1252")
+    Console(stream).error(BadInput("no model in D:\\\u6771\u4eac", "caf\u00e9"))
+    assert raw.getvalue().decode("cp1252").splitlines() == [
+        "error: no model in D:\\??",
+        "hint: caf\u00e9",
+    ]

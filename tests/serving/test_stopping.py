@@ -5,7 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
+import shutil
 import signal
+import subprocess
 import threading
 import time
 import urllib.error
@@ -33,7 +35,21 @@ def running(server: ServerProcess, count: int = 1) -> None:
     pytest.fail("the requests did not arrive")
 
 
-def test_full_queue_turns_away_and_stop_lets_finish(engine: Engine, tmp_path: Path) -> None:
+@pytest.fixture
+def certificate(tmp_path: Path) -> list[str | Path]:
+    """Options that serve TLS with a certificate made here."""
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("needs openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    return ["--ssl-keyfile", key, "--ssl-certfile", certificate]
+
+
+def test_full_queue_turns_away_and_stop_lets_finish(
+    engine: Engine, tmp_path: Path, certificate: list[str | Path]
+) -> None:
     options = [
         "--max-model-len",
         "2048",
@@ -91,6 +107,19 @@ def _swallow(server: ServerProcess) -> None:
     """A request that will be cut off."""
     with contextlib.suppress(OSError):
         generate(server, 1900)
+
+
+def test_ctrl_c_and_sigterm_while_starting(engine: Engine, tmp_path: Path) -> None:
+    for number, stage in ((signal.SIGTERM, "importing"), (signal.SIGINT, "loading")):
+        with engine.server(tmp_path / "log", "chat") as server:
+            for _ in range(1200):
+                if stage in server.output:
+                    break
+                time.sleep(0.1)
+            server.signal(number)
+            assert server.wait(20) == 130
+            assert "Traceback" not in server.output
+            assert "interrupted" in server.output
 
 
 def test_second_ctrl_c_ends_at_once(engine: Engine, tmp_path: Path) -> None:
