@@ -109,7 +109,7 @@ def _fault(
     """The least certain piece without which the file parses, and what is wrong with it."""
     if any(r.conflicts for one in members for r in one.results):
         return None  # half a patch need not parse; the person's answer is checked
-    expected = partial(_expected_errors, members)
+    expected = partial(expected_errors, members)
     fault = unsound(theirs, _ordered(landed), expected)
     if fault is None:
         return None
@@ -118,7 +118,7 @@ def _fault(
     return next(guilty, suspects[0]), fault
 
 
-def _expected_errors(members: Sequence[Placed]) -> int:
+def expected_errors(members: Sequence[Placed]) -> int:
     """Syntax errors the patch itself shows to the parser at its own pin (macros, mostly)."""
     count = 0
     for one in members:

@@ -37,6 +37,7 @@ class Why(Enum):
     UPSTREAMED = "upstream now has the change"
     CONSTRUCT_GONE = "the construct it cures is gone"
     SERVES_NOTHING = "it only served hunks that are dropped"
+    NEEDS_SKIPPED = "it needs a piece that was skipped"
 
 
 @dataclass(frozen=True)

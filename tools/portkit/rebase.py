@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from portkit import gone, ort
+from portkit.abandon import abandon
 from portkit.apply import blocks_of, hunks_from_edits
 from portkit.carry import UNCHANGED, Unit, carry, carry_orphan
 from portkit.compose import NewFile, Placed, compose
@@ -194,7 +195,10 @@ class _Journey:
         by_number |= self._place_all(git, new, leave)
         placed = [by_number[n] for n in range(len(moving))]
         _settle_what_serves(placed, new)
-        files = compose(self._libraries[new.tag], git, placed)
+        library = self._libraries[new.tag]
+        files = compose(library, git, placed)
+        if abandon(library, placed, self._skipped):
+            files = compose(library, git, placed)
         taken = [
             (
                 one.unit.patch,
