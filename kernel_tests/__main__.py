@@ -42,12 +42,20 @@ def _parser() -> argparse.ArgumentParser:
         help="the patched source, built now beside upstream's, or the ops of an installed vLLM",
     )  # fmt: skip
     parser.add_argument("--archs", default="native", help="native (the default), or 9.0,…")
-    parser.add_argument("--kernels", default="", metavar="NAMES", help="of the manifest; default all")
+    parser.add_argument(
+        "--kernels", default="", metavar="NAMES", help="of the manifest; default all"
+    )
     parser.add_argument("--seed", type=int, help="repeat the inputs of an earlier run")
     parser.add_argument("--no-speed", action="store_true", help="leave the measuring out")
-    parser.add_argument("--upstream-tests", action="store_true", help="run upstream's own tests too")
-    parser.add_argument("--mutants", action="store_true", help="show that broken patches are noticed")
-    parser.add_argument("--sanitize", action="store_true", help="a few cases under compute-sanitizer")
+    parser.add_argument(
+        "--upstream-tests", action="store_true", help="run upstream's own tests too"
+    )
+    parser.add_argument(
+        "--mutants", action="store_true", help="show that broken patches are noticed"
+    )
+    parser.add_argument(
+        "--sanitize", action="store_true", help="a few cases under compute-sanitizer"
+    )
     parser.add_argument("--compile-only", action="store_true",
                         help="no GPU: compile every patched unit, for all the toolkit's archs")  # fmt: skip
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report")

@@ -167,7 +167,9 @@ class Bench:
 
     def _note(self, what: str, error: float, allowed: str) -> None:
         self.checks.append(Check(what, error, allowed))
-        assert error <= 1.0, f"{what}: off by {error:.4g} of the allowed {allowed} (seed {self.seed})"
+        assert error <= 1.0, (
+            f"{what}: off by {error:.4g} of the allowed {allowed} (seed {self.seed})"
+        )
 
     def _same(
         self,
@@ -235,7 +237,7 @@ def _replayed(op: Callable[..., Any], arguments: Arguments) -> Callable[[], floa
         graph.replay()
         end.record()
         end.synchronize()
-        return begin.elapsed_time(end) * 1e3 / launches
+        return float(begin.elapsed_time(end)) * 1e3 / launches
 
     sample()
     return sample

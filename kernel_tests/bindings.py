@@ -70,9 +70,7 @@ def read(tree: Path, library: str) -> Bindings:
         statements = re.finditer(
             _STATEMENT.format(variable=block[2]), body, re.MULTILINE | re.DOTALL
         )
-        found = tuple(
-            Statement(one[1], _op_of(one[2]), one[0].strip()) for one in statements
-        )
+        found = tuple(Statement(one[1], _op_of(one[2]), one[0].strip()) for one in statements)
         return Bindings(library, block[2], tuple(_INCLUDE.findall(text)), found)
     raise BadInput(f"{file} registers no library {library}")
 
@@ -80,7 +78,7 @@ def read(tree: Path, library: str) -> Bindings:
 def write(tree: Path, ops: Sequence[str], prefix: str = "") -> str:
     """The C++ file that registers `ops` (`library::name`) in libraries called `prefix` + library.
 
-    It stands for upstream's file of the first op's library and is compiled with its include folders.
+    It stands for upstream's file of the first op's library and is compiled with its includes.
     """
     libraries = list(dict.fromkeys(op.partition("::")[0] for op in ops))
     parts: list[str] = []

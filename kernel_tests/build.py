@@ -256,4 +256,3 @@ def _shell(arguments: Sequence[str]) -> str:
     import shlex  # noqa: PLC0415
 
     return shlex.join(arguments).replace("$", "$$")
-

@@ -1,4 +1,4 @@
-"""`pytest kernel_tests`: options, a marker for each kernel and arch, and the fixtures of the cases."""
+"""`pytest kernel_tests`: options, a marker for each kernel and arch, the fixtures of the cases."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, kernel in MANIFEST.kernels.items():
         config.addinivalue_line("markers", f"{name}: {kernel.about}")
         for arch in kernel.archs:
-            config.addinivalue_line("markers", f"{_arch_marker(arch)}: upstream builds it for {arch}")
+            config.addinivalue_line(
+                "markers", f"{_arch_marker(arch)}: upstream builds it for {arch}"
+            )
     config.addinivalue_line("markers", "every_arch: upstream builds it for every arch")
     if config.option.seed is None:
         config.option.seed = secrets.randbelow(2**31)
@@ -61,7 +63,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     asked = kernel_run.selected(MANIFEST, config.option.kernels)
-    kept, left = [], []
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
     skip = _no_gpu()
     for item in items:
         name = _kernel_of(item)

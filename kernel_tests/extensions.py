@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -115,8 +116,9 @@ def given(file: Path) -> Extensions:
     return Extensions(("", "upstream") if both else ("",), found, failures)
 
 
+@functools.cache
 def _module(path: Path) -> ModuleType:
-    """A Python extension module by path; each path is a module of its own."""
+    """A Python extension module by path; each path is a module of its own, loaded once."""
     spec = importlib.util.spec_from_file_location("cumem_allocator", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -17,18 +17,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import tomli
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kernel_tests.build import Builder, Library, patched_side, upstream_side
 from kernel_tests.extensions import Extensions, saved
 from kernel_tests.trees import Trees, generate
 from portkit.errors import BadFile
-from portkit.kernelmanifest import Manifest, tomllib
+from portkit.kernelmanifest import Manifest
 from portkit.kernelresults import Mutant as Verdict
 
 FILE = "kernel_tests/mutants.toml"
 _SECONDS = 150  # for the cases of one mutant; a kernel that never ends is noticed too
-_AT_ONCE = 5
+_AT_ONCE = 8
 
 
 class Mutant(BaseModel):
@@ -70,7 +71,7 @@ class Prepared:
 
 def load(root: Path, manifest: Manifest) -> tuple[Mutant, ...]:
     """The mutants of the repository at `root`; raises `BadFile`."""
-    data = tomllib.loads((root / FILE).read_text("utf-8"))
+    data = tomli.loads((root / FILE).read_text("utf-8"))
     try:
         mutants = tuple(Mutant.model_validate(one) for one in data["mutants"])
     except (KeyError, ValidationError) as error:
@@ -92,9 +93,7 @@ def prepare(
 def build(planned: Sequence[Prepared], builder: Builder, jobs: int | None) -> list[Prepared]:
     """Build all mutants; one that does not build says so in `failure`."""
     failures = builder.build([one.library for one in planned], jobs)
-    return [
-        replace(one, failure=failures.get(str(one.library.path), "")) for one in planned
-    ]
+    return [replace(one, failure=failures.get(str(one.library.path), "")) for one in planned]
 
 
 def judge(

@@ -98,7 +98,9 @@ def _row(name: str, kernel: KernelResult) -> dict[str, str]:
         "error": f"{max(errors):.2f} of allowed" if errors else "",
         "ratio": f"{slowest.ratio:.3f} ± {slowest.noise:.3f}" if slowest else "",
         "upstream": (
-            f"{tests.passed} passed, {tests.failed} failed, {tests.skipped} skipped" if tests else ""
+            f"{tests.passed} passed, {tests.failed} failed, {tests.skipped} skipped"
+            if tests
+            else ""
         ),
     }
 

@@ -15,7 +15,7 @@ TOOLS = ("memcheck", "racecheck")
 _SUMMARY = re.compile(r"(?:ERROR SUMMARY|RACECHECK SUMMARY): (.*)")
 _PYTEST = re.compile(r"(\d+) passed")
 _FOUND = re.compile(r"(\d+) (?:error|hazard)")
-_SECONDS = 400
+_SECONDS = 240
 # Under the tool a case takes some ten times as long.
 _CASES = 1
 

@@ -8,7 +8,8 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +23,44 @@ from portkit import console, kernelresults
 from portkit import pin as pinfile
 from portkit.errors import BadInput, Exit, Unavailable
 from portkit.kernelmanifest import Manifest
-from portkit.kernelresults import Case, Gpu, KernelResult, Result
+from portkit.kernelresults import (
+    Case,
+    Gpu,
+    KernelResult,
+    Mutant,
+    Result,
+    Sanitizer,
+    UpstreamTests,
+)
 
 
 def main(root: Path, manifest: Manifest, names: Sequence[str], given: argparse.Namespace) -> int:
     """Run what the options ask for; raises `Unavailable` without a GPU."""
     gpu = this_gpu()
+    tag = pinfile.read(root / pinfile.PIN_FILE).tag
+    file = given.results
+    if file is None and given.against == "build" and set(names) == set(manifest.kernels):
+        file = root / kernelresults.RESULTS_FOLDER / kernelresults.file_name(gpu, tag)
+
+    def keep(result: Result) -> None:
+        if file is not None:
+            kernelresults.write(file, result)
+
     with tempfile.TemporaryDirectory(prefix="kernel-tests-") as scratch:
         work = Path(scratch)
         if given.against == "installed":
             found.installed()  # the one sentence, before pytest says it for each case
             result = _cases(root, manifest, names, given, gpu, work, None)
         else:
-            result = _built(root, manifest, names, given, gpu, work)
-    file = given.results or root / kernelresults.RESULTS_FOLDER / kernelresults.file_name(
-        gpu, result.tag
-    )
-    whole = set(names) == set(manifest.kernels) and given.against == "build"
-    if given.results or whole:
-        kernelresults.write(file, result)
+            result = _built(root, manifest, names, given, gpu, work, keep)
+    keep(result)
     if given.html:
         given.html.write_text(report.html(result), "utf-8")
     if given.json:
         console.print_json("kernel-tests", json.loads(result.model_dump_json(by_alias=True)))
     else:
         print("\n".join(report.lines(result, manifest)))
-        if given.results or whole:
+        if file is not None:
             print(f"result: {file}")
     return Exit.WAITING if report.faults(result) else Exit.OK
 
@@ -75,7 +88,7 @@ def this_gpu() -> Gpu:
 
 def _built(
     root: Path, manifest: Manifest, names: Sequence[str], given: argparse.Namespace, gpu: Gpu,
-    work: Path,
+    work: Path, keep: Callable[[Result], None],
 ) -> Result:  # fmt: skip
     archs = kernel_run.archs_of(given.archs)
     cache = kernel_run.cache_of(given.cache)
@@ -84,12 +97,22 @@ def _built(
     extensions = found.built(builder, trees, manifest, names, jobs=given.jobs)
     libraries = found.saved(extensions, work / "libraries.json")
     result = _cases(root, manifest, names, given, gpu, work, libraries)
-    if given.upstream_tests:
-        result = _upstream(root, manifest, names, result, builder, trees, given, cache)
-    if given.mutants:
-        result = _mutants(root, manifest, names, result, builder, trees, given, cache)
-    if given.sanitize:
-        result = _sanitized(root, extensions, names, result, cache)
+    keep(result)
+    # The cases had the GPU for themselves, for the stopwatch; these share it.
+    with ThreadPoolExecutor() as pool:
+        tests = given.upstream_tests and pool.submit(
+            _upstream, root, manifest, names, builder, trees, given, cache
+        )
+        verdicts = given.mutants and pool.submit(
+            _mutants, root, manifest, names, builder, trees, given, cache
+        )
+        checked = given.sanitize and pool.submit(_sanitized, root, manifest, extensions, cache)
+        if tests:
+            result = kernelresults.with_upstream_tests(result, tests.result())
+        if verdicts:
+            result = result.model_copy(update={"mutants": verdicts.result()})
+        if checked:
+            result = result.model_copy(update={"sanitizer": checked.result()})
     return result
 
 
@@ -119,10 +142,13 @@ def _cases(
 
 def _by_kernel(
     root: Path, manifest: Manifest, names: Sequence[str], tag: str, cases: list[dict[str, Any]]
-) -> Mapping[str, KernelResult]:
+) -> dict[str, KernelResult]:
     found_cases: dict[str, list[Case]] = {name: [] for name in names}
     for record in cases:
-        found_cases[record.pop("kernel")].append(Case.model_validate(record))
+        # The file keeps a case's worst check; all of them passed or the message says which did not.
+        worst = sorted(record.pop("checks"), key=lambda check: float(check["error"]))[-1:]
+        name = record.pop("kernel")
+        found_cases[name].append(Case.model_validate({**record, "checks": worst}))
     return {
         name: KernelResult(
             sources=kernelresults.sources_key(root, manifest.kernels[name], tag),
@@ -134,46 +160,49 @@ def _by_kernel(
 
 
 def _upstream(
-    root: Path, manifest: Manifest, names: Sequence[str], result: Result, builder: Builder,
-    trees: Trees, given: argparse.Namespace, cache: Path,
-) -> Result:  # fmt: skip
+    root: Path, manifest: Manifest, names: Sequence[str], builder: Builder, trees: Trees,
+    given: argparse.Namespace, cache: Path,
+) -> dict[str, UpstreamTests]:  # fmt: skip
     from kernel_tests import upstream_tests  # noqa: PLC0415
 
     paths = upstream_tests.libraries(builder, trees, manifest, given.jobs)
-    work = cache / "upstream-tests"
-    return kernelresults.with_upstream_tests(
-        result, upstream_tests.run(root, trees, manifest, names, paths, work)
-    )
+    return upstream_tests.run(root, trees, manifest, names, paths, cache / "upstream-tests")
 
 
 def _mutants(
-    root: Path, manifest: Manifest, names: Sequence[str], result: Result, builder: Builder,
-    trees: Trees, given: argparse.Namespace, cache: Path,
-) -> Result:  # fmt: skip
+    root: Path, manifest: Manifest, names: Sequence[str], builder: Builder, trees: Trees,
+    given: argparse.Namespace, cache: Path,
+) -> tuple[Mutant, ...]:  # fmt: skip
     from kernel_tests import mutants  # noqa: PLC0415
 
     wanted = [one for one in mutants.load(root, manifest) if one.kernel in names]
     planned = mutants.prepare(wanted, manifest, trees, builder)
     built = mutants.build(planned, builder, given.jobs)
-    verdicts = mutants.judge(root, manifest, built, cache / "mutant-runs")
-    return result.model_copy(update={"mutants": verdicts})
+    return mutants.judge(root, manifest, built, cache / "mutant-runs")
 
 
 def _sanitized(
-    root: Path, extensions: found.Extensions, names: Sequence[str], result: Result, cache: Path
-) -> Result:
+    root: Path, manifest: Manifest, extensions: found.Extensions, cache: Path
+) -> tuple[Sanitizer, ...]:
     from kernel_tests import sanitizer  # noqa: PLC0415
 
     if sanitizer.available() is None:
         print("compute-sanitizer is not installed; left out", file=sys.stderr)
-        return result
-    patched = {name: paths[:1] for name, paths in extensions.libraries.items()}
+        return ()
+    # Generated kernels are upstream's own, and there are too many to instrument.
+    patched = {
+        name: paths[:1]
+        for name, paths in extensions.libraries.items()
+        if not manifest.kernels[name].generated
+    }
     work = cache / "sanitizer"
     libraries = found.saved(found.Extensions(("",), patched), work / "libraries.json")
-    runs = tuple(
-        sanitizer.run(root, libraries, tool, work, ",".join(names)) for tool in sanitizer.TOOLS
-    )
-    return result.model_copy(update={"sanitizer": runs})
+    kernels = ",".join(patched)
+    with ThreadPoolExecutor() as pool:
+        runs = pool.map(
+            lambda tool: sanitizer.run(root, libraries, tool, work, kernels), sanitizer.TOOLS
+        )
+        return tuple(runs)
 
 
 def _driver() -> str:

@@ -109,7 +109,9 @@ def _library_folders(torch: Path, toolkit: Path) -> Iterator[Path]:
 
 def _host_compiler() -> str:
     try:
-        done = subprocess.run(["g++", "-dumpfullversion"], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            ["g++", "-dumpfullversion"], check=True, capture_output=True, text=True
+        )
     except (OSError, subprocess.CalledProcessError):
         raise Unavailable("g++ does not run", hint="install the host compiler") from None
     return f"g++ {done.stdout.strip()}"

@@ -55,9 +55,7 @@ def open_prepared(folder: Path) -> Trees:
             f"{folder} holds no prepared source ({_RECORD})",
             hint="make it with: python -m kernel_tests prepare DIR",
         ) from None
-    return Trees(
-        folder / "upstream", folder / "patched", record["tag"], tuple(record["archs"])
-    )
+    return Trees(folder / "upstream", folder / "patched", record["tag"], tuple(record["archs"]))
 
 
 def prepare(
@@ -66,7 +64,7 @@ def prepare(
     manifest: Manifest,
     archs: Sequence[str],
     *,
-    upstream: str | None = None,
+    upstream: Path | None = None,
     events: Events = silent,
 ) -> Trees:
     """Write both sources of the repository at `root` to `folder`, or take those that lie there.
@@ -136,7 +134,7 @@ def generated(tree: Path, patterns: Iterable[str]) -> list[str]:
 
 
 def generate(tree: Path, kernel: Kernel, archs: Iterable[str]) -> None:
-    """Run upstream's generator of the kernel in `tree`, if it has one, as its CMakeLists.txt does."""
+    """Run upstream's generator of the kernel in `tree`, if it has one, as upstream's CMake does."""
     if kernel.generator is None:
         return
     script = tree / kernel.generator

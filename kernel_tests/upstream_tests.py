@@ -106,7 +106,9 @@ def _read(report: Path) -> UpstreamTests:
     counts = dict.fromkeys(_KINDS, 0)
     failures: list[str] = []
     for case in ElementTree.parse(report).iter("testcase"):
-        failure = next((case.find(tag) for tag in ("failure", "error") if case.find(tag) is not None), None)
+        failure = next(
+            (case.find(tag) for tag in ("failure", "error") if case.find(tag) is not None), None
+        )
         if failure is not None:
             counts["failed"] += 1
             first = failure.get("message", "").partition("\n")[0]

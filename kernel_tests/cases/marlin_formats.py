@@ -33,7 +33,7 @@ class Format:
 
     @property
     def small_a(self) -> bool:
-        return self.a.itemsize == 1
+        return self.a in (torch.int8, E4M3)
 
 
 def formats(*, dense: bool) -> Iterator[Format]:

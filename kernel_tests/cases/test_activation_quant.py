@@ -52,7 +52,7 @@ def masked(
 
 
 def expected_groups(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gated values by group, and each group's scale before any power of two; bf16 throughout."""
+    """The gated values by group, and each group's scale before any power of two; all bf16."""
     value = gated(x).unflatten(-1, (-1, GROUP))
     least = torch.tensor(LEAST, dtype=torch.int16, device=x.device).view(torch.bfloat16)
     largest = value.abs().amax(dim=-1).clamp(min=float(least))
@@ -116,7 +116,7 @@ def test_persistent_with_tiny_groups(bench: Bench) -> None:
 
 
 def check_powers(actual: torch.Tensor, wanted: torch.Tensor) -> None:
-    """Each scale is the power of two at or above the float one; beside a power, bf16's log decides."""
+    """Each scale is the power of two from the float one on; beside one, bf16's log decides."""
     mantissa, exponent = torch.frexp(actual)
     assert (mantissa == 0.5).all(), "a scale is no power of two"
     exponent = exponent - 1

@@ -8,7 +8,14 @@ from kernel_tests.numeric import product, rounded
 from kernel_tests.references.weights import multiplied
 
 DTYPES = [torch.float16, torch.bfloat16]
-SIZES = [(1, 64, 128), (13, 272, 1072), (26, 592, 208), (48, 256, 384), (67, 208, 1408), (257, 208, 176)]
+SIZES = [
+    (1, 64, 128),
+    (13, 272, 1072),
+    (26, 592, 208),
+    (48, 256, 384),
+    (67, 208, 1408),
+    (257, 208, 176),
+]
 CUBLAS_FROM = 1024  # upstream's: rows above which the weights are dequantised for cuBLAS
 # Upstream builds and offers the kernel for 8.x; the code asks for 8.0 at least.
 AMPERE = 80

@@ -20,7 +20,9 @@ def weights(
     return packed[0], scales, packed[1], rounded(w, torch.float16)
 
 
-@pytest.mark.parametrize("sizes", [(64, 64, 32), (128, 128, 128), (1024, 640, 64), (4096, 11008, 128)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(64, 64, 32), (128, 128, 128), (1024, 640, 64), (4096, 11008, 128)], ids=str
+)
 def test_dequantise(bench: Bench, sizes: tuple[int, int, int]) -> None:
     codes, scales, zeros, w = weights(bench, *sizes)
     out = bench.call("_C::awq_dequantize", codes, scales, zeros, 0, 0, 0)
@@ -29,9 +31,11 @@ def test_dequantise(bench: Bench, sizes: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("m", [1, 2, 7, 16, 17, 64, 129])
 @pytest.mark.parametrize("splits", [1, 8])
-@pytest.mark.parametrize("sizes", [(256, 64, 64), (256, 192, 32), (512, 128, 128), (2048, 1024, 128)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(256, 64, 64), (256, 192, 32), (512, 128, 128), (2048, 1024, 128)], ids=str
+)
 def test_gemm(bench: Bench, sizes: tuple[int, int, int], splits: int, m: int) -> None:
-    k, n, _ = sizes
+    k, _, _ = sizes
     codes, scales, zeros, w = weights(bench, *sizes)
     a = bench.normal(m, k, dtype=torch.float16)
     out = bench.call("_C::awq_gemm", a, codes, scales, zeros, splits)

@@ -15,12 +15,16 @@ MIB = 1 << 20
 
 
 class Memory:
-    """What vLLM keeps beside the allocator: the handle of each piece, by its address."""
+    """What vLLM keeps beside the allocator: the handle of each piece, by its address.
+
+    The allocator holds the callbacks without owning them, so this lives as long as the process.
+    """
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
         self.pieces: dict[int, tuple[int, int, int, int]] = {}
-        module.init_module(self._taken, self._freed)
+        self._callbacks = (self._taken, self._freed)
+        module.init_module(*self._callbacks)
 
     def _taken(self, handle: tuple[int, int, int, int]) -> None:
         self.pieces[handle[2]] = handle
@@ -46,10 +50,28 @@ class Memory:
             self.module.python_create_and_map(*handle)
 
 
+_MEMORIES: dict[str, Memory] = {}
+
+
 @pytest.fixture
 def memory(modules: tuple[ModuleType | None, ...]) -> Memory:
-    assert modules[0] is not None
-    return Memory(modules[0])
+    """The allocator with nothing allocated."""
+    module = modules[0]
+    assert module is not None
+    name = str(module.__file__)
+    if name not in _MEMORIES:
+        _MEMORIES[name] = Memory(module)
+    found = _MEMORIES[name]
+    settle()
+    assert not found.pieces
+    return found
+
+
+def settle() -> None:
+    """Let torch give back what nobody uses."""
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
 
 
 def free_bytes() -> int:
@@ -107,8 +129,7 @@ def test_nothing_leaks(bench: Bench, memory: Memory) -> None:
             memory.sleep()
             memory.wake()
         del x, keep
-        gc.collect()
-        torch.cuda.empty_cache()
+        settle()
         if turn == 0:
             base = free_bytes()
     assert not memory.pieces

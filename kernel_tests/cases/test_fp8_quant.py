@@ -10,6 +10,7 @@ from kernel_tests.references.quantisation import by_group, dynamic_scale, quanti
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 SHAPES = [(1, 1), (1, 16), (7, 33), (3, 1027), (128, 256), (83, 4096), (4096, 5120)]
 ALMOST = Steps(1, 0.001)
+LOOSER = Steps(1, 0.005)  # where the scale is a quotient of float32 too
 SCALE = Tolerance(4 * 2.0**-24)
 
 
@@ -24,7 +25,9 @@ def test_static_per_tensor(bench: Bench, shape: tuple[int, int], dtype: torch.dt
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("group", [(1, -1), (-1, 1), (1, 8), (1, 128), (16, 16), (128, 128)], ids=str)
+@pytest.mark.parametrize(
+    "group", [(1, -1), (-1, 1), (1, 8), (1, 128), (16, 16), (128, 128)], ids=str
+)
 def test_static_groups(bench: Bench, group: tuple[int, int], dtype: torch.dtype) -> None:
     rows, columns = 256, 1024
     shape = (rows if group[0] == -1 else group[0], columns if group[1] == -1 else group[1])
@@ -47,7 +50,7 @@ def test_dynamic_per_tensor(bench: Bench, shape: tuple[int, int], dtype: torch.d
     bench.call("_C::dynamic_scaled_fp8_quant", out, x, scale)
     expected = x.to(torch.float64).abs().max().reshape(1) / 448.0
     bench.close("scale", scale, expected, SCALE)
-    bench.stepped("quantised", out, quantised(x, expected, E4M3), Steps(1, 0.005))
+    bench.stepped("quantised", out, quantised(x, expected, E4M3), LOOSER)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -64,7 +67,7 @@ def test_dynamic_per_token(
     bench.call("_C::dynamic_per_token_scaled_fp8_quant", out, x, scale, upper)
     expected = dynamic_scale(x, E4M3, limit=upper)
     bench.close("scale", scale, expected, SCALE)
-    bench.stepped("quantised", out, quantised(x, expected, E4M3), Steps(1, 0.005))
+    bench.stepped("quantised", out, quantised(x, expected, E4M3), LOOSER)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -96,7 +99,7 @@ def test_rows_of_a_wider_tensor(bench: Bench) -> None:
     home = bench.poisoned(40, 512, dtype=E4M3)
     out, scale = home[:, :256], bench.poisoned(40, 1, dtype=torch.float32)
     bench.call("_C::dynamic_per_token_scaled_fp8_quant", out, x, scale, None)
-    bench.stepped("quantised", out.contiguous(), quantised(x, dynamic_scale(x, E4M3), E4M3), ALMOST)
+    bench.stepped("quantised", out.contiguous(), quantised(x, dynamic_scale(x, E4M3), E4M3), LOOSER)
     bench.equal("gap", home[:, 256:], bench.poisoned(40, 256, dtype=E4M3))
 
 

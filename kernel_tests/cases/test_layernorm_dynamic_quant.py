@@ -116,7 +116,9 @@ def test_zeros_and_nan(bench: Bench) -> None:
         op = "_C::rms_norm_dynamic_per_token_quant"
         bench.call(op, out, x, weight, scale, EPSILON, None, None)
         zeros = torch.zeros(1, 256, device=bench.device)
-        bench.close("least scale", scale[:1], dynamic_scale(zeros, output), scale_tolerance(x.dtype))
+        bench.close(
+            "least scale", scale[:1], dynamic_scale(zeros, output), scale_tolerance(x.dtype)
+        )
         special = x.clone()
         special[3, 5], special[4, 5] = float("nan"), float("-inf")
         bench.call(op, out, special, weight, scale, EPSILON, None, None)

@@ -59,7 +59,7 @@ def test_rows_of_a_wider_tensor(bench: Bench, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("op", ["plain", "fused-add"])
 def test_saturation_and_nan(bench: Bench, op: str) -> None:
-    """A scale too small saturates the outliers; a row with NaN becomes what upstream makes of it."""
+    """A scale too small saturates outliers; a row with NaN becomes what upstream makes of it."""
     x, weight, _ = inputs(bench, (64, 2048), torch.bfloat16)
     x[::5, 3] = 300.0
     scale = torch.full((1,), 0.01, device=bench.device)

@@ -5,7 +5,7 @@ import torch
 
 from kernel_tests.bench import Bench
 from kernel_tests.cases.marlin_formats import Format, Weights, activations, formats, make
-from kernel_tests.numeric import product
+from kernel_tests.numeric import Tolerance, product
 from kernel_tests.references import marlin
 from kernel_tests.references.weights import (
     AWQ_ORDER,
@@ -17,7 +17,14 @@ from kernel_tests.references.weights import (
 
 OP = "_C::gptq_marlin_gemm"
 # Each block of rows that the kernel is written for (8, 16, 32, 48, 64), whole and not.
-SIZES = [(1, 64, 256), (7, 256, 512), (16, 192, 384), (31, 640, 256), (48, 128, 1024), (130, 1024, 512)]
+SIZES = [
+    (1, 64, 256),
+    (7, 256, 512),
+    (16, 192, 384),
+    (31, 640, 256),
+    (48, 128, 1024),
+    (130, 1024, 512),
+]
 
 
 def multiply(
@@ -41,7 +48,7 @@ def multiply(
     return result
 
 
-def allowed(form: Format, a: torch.Tensor, w: torch.Tensor, *, fp32: bool = True) -> object:
+def allowed(form: Format, a: torch.Tensor, w: torch.Tensor, *, fp32: bool = True) -> Tolerance:
     spread_of = float(a.square().mean().sqrt() * w.square().mean().sqrt())
     # A weight is rounded to the type once; sums of parts too where they are not kept in float32.
     return product(form.c, w.shape[0], max(spread_of, 1e-6), units=1.0 if fp32 else 4.0)
@@ -131,6 +138,13 @@ def test_other_ways_to_add(bench: Bench, way: str, dtype: torch.dtype) -> None:
     out = multiply(bench, form, w, a, None, bias=ordered, atomic=way == "atomic", fp32=fp32)
     expected = multiplied(exact, w.value) + (0 if bias is None else bias.to(torch.float64))
     bench.close("product", out, expected, allowed(form, exact, w.value, fp32=fp32))
+
+
+def test_no_rows(bench: Bench) -> None:
+    form = Format("u4b8", torch.float16, marlin.U4B8, torch.float16, 128)
+    w = make(bench, form, 256, 256)
+    a, _, _ = activations(bench, form, 0, 256, 1.0)
+    assert multiply(bench, form, w, a, None).shape == (0, 256)
 
 
 def test_nan_and_infinity(bench: Bench) -> None:

@@ -10,7 +10,14 @@ from kernel_tests.references.weights import multiplied, spread
 
 OP = "_C::gptq_marlin_24_gemm"
 PARALLEL = 64  # of upstream: how many column blocks may be under way
-SIZES = [(1, 512, 128), (16, 512, 256), (17, 1024, 512), (40, 512, 1024), (70, 2560, 256), (257, 1536, 1408)]
+SIZES = [
+    (1, 512, 128),
+    (16, 512, 256),
+    (17, 1024, 512),
+    (40, 512, 1024),
+    (70, 2560, 256),
+    (257, 1536, 1408),
+]
 
 
 def sparse(
@@ -20,7 +27,9 @@ def sparse(
     pairs = torch.tensor([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)], device=bench.device)
     first, second = pairs[bench.integers(k // 4, n, low=0, high=6)].unbind(-1)
     kept = bench.integers(k // 2, n, low=0, high=1 << kind.bits)
-    scale = bench.uniform(1 if group == -1 else k // group, n, low=0.01, high=0.05, dtype=torch.float16)
+    scale = bench.uniform(
+        1 if group == -1 else k // group, n, low=0.01, high=0.05, dtype=torch.float16
+    )
     w = torch.zeros(k // 4, 4, n, dtype=torch.float64, device=bench.device)
     for place, codes in zip((first, second), kept.reshape(-1, 2, n).unbind(1), strict=True):
         w.scatter_(1, place[:, None], (codes - kind.bias).to(torch.float64)[:, None])

@@ -65,7 +65,10 @@ def test_rope_and_cache(
 def test_speed(bench: Bench, kind: str) -> None:
     tokens, heads, turned, rank = 8192, 16, 64, 512
     dtype = torch.bfloat16
-    q, k = bench.normal(tokens, heads, turned, dtype=dtype), bench.normal(tokens, turned, dtype=dtype)
+    q, k = (
+        bench.normal(tokens, heads, turned, dtype=dtype),
+        bench.normal(tokens, turned, dtype=dtype),
+    )
     latent, table = bench.normal(tokens, rank, dtype=dtype), bench.normal(4096, turned, dtype=dtype)
     positions, slots = bench.integers(tokens, low=0, high=4096), bench.permutation(tokens)
     stored = dtype if kind == "auto" else torch.uint8

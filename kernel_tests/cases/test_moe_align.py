@@ -7,7 +7,16 @@ from kernel_tests.bench import Bench
 from kernel_tests.references.experts import aligned
 
 # Fewer than 1024 choices and 64 experts at most take a kernel of their own.
-SIZES = [(1, 1, 1), (1, 2, 8), (3, 5, 7), (13, 3, 64), (128, 8, 64), (200, 8, 128), (2000, 6, 160), (4096, 2, 8)]
+SIZES = [
+    (1, 1, 1),
+    (1, 2, 8),
+    (3, 5, 7),
+    (13, 3, 64),
+    (128, 8, 64),
+    (200, 8, 128),
+    (2000, 6, 160),
+    (4096, 2, 8),
+]
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
@@ -69,6 +78,9 @@ def test_batched_align(bench: Bench, sizes: tuple[int, int, int]) -> None:
 def test_speed(bench: Bench) -> None:
     choices = bench.integers(8192, 8, low=0, high=128, dtype=torch.int32)
     most = choices.numel() + 128 * 63
-    outputs = [torch.empty(size, dtype=torch.int32, device=bench.device) for size in (most, most // 64 + 1, 1)]
+    outputs = [
+        torch.empty(size, dtype=torch.int32, device=bench.device)
+        for size in (most, most // 64 + 1, 1)
+    ]
     arguments = (choices, 128, 64, *outputs, None)
     bench.speed("_moe_C::moe_align_block_size", *arguments, what="8192 x 8 of 128, blocks of 64")

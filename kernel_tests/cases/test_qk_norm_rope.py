@@ -13,7 +13,9 @@ HEADS = [(1, 1, 1), (16, 4, 4), (5, 1, 1), (7, 3, 2)]
 EPSILON = 1e-6
 
 
-def rows_of_angles(positions: int, size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def rows_of_angles(
+    positions: int, size: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
     """Cosines and sines of the usual frequencies, (positions, size)."""
     frequency = 10000.0 ** (-torch.arange(0, size, 2, device=device, dtype=torch.float64) / size)
     angle = torch.arange(positions, device=device, dtype=torch.float64)[:, None] * frequency
@@ -42,12 +44,17 @@ def check(
     weights = [(bench.normal(size, scale=0.2) + 1.0).to(dtype) for _ in range(2)]
     angles = rows_of_angles(4096, turned, cache, bench.device)
     positions = bench.integers(tokens, low=0, high=4096)
-    expected = qk_norm_rope(qkv, heads, size, EPSILON, *weights, angles, positions, neox=neox)
+    q_weight, k_weight = weights
+    expected = qk_norm_rope(
+        qkv, heads, size, EPSILON, q_weight, k_weight, angles, positions, neox=neox
+    )
     before = qkv.clone()
     bench.call(OP, qkv, *heads, size, EPSILON, *weights, angles, neox, positions)
     queries_and_keys = (heads[0] + heads[1]) * size
     allowed = roundings(dtype, 1.01, 8.0, compute=16.0)
-    bench.close("queries and keys", qkv[:, :queries_and_keys], expected[:, :queries_and_keys], allowed)
+    bench.close(
+        "queries and keys", qkv[:, :queries_and_keys], expected[:, :queries_and_keys], allowed
+    )
     bench.equal("values", qkv[:, queries_and_keys:], before[:, queries_and_keys:])
 
 

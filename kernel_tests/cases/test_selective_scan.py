@@ -96,7 +96,9 @@ def test_fixed_length(bench: Bench, length: int, gated: bool, dtype: torch.dtype
     out = call(bench, x, state, has_initial_state=has_state)
     limit = allowed(dtype, length)
     bench.close("output", out, torch.stack([one[0] for one in expected]), limit)
-    bench.close("state", state, torch.stack([one[1] for one in expected]), allowed(torch.float32, length))
+    bench.close(
+        "state", state, torch.stack([one[1] for one in expected]), allowed(torch.float32, length)
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -106,9 +108,7 @@ def test_fixed_length(bench: Bench, length: int, gated: bool, dtype: torch.dtype
     [[256], [100, 156], [1, 255, 256], [512, 1, 511], [300, 77, 5], [2048, 2048], [1, 3000, 40]],
     ids=str,
 )
-def test_variable_length(
-    bench: Bench, lengths: list[int], gated: bool, dtype: torch.dtype
-) -> None:
+def test_variable_length(bench: Bench, lengths: list[int], gated: bool, dtype: torch.dtype) -> None:
     """Sequences in a row, states at cache slots of their own; a padded slot is left alone."""
     dim, states, total = 8, 16, sum(lengths)
     x = inputs(bench, (), dim, total, dtype, gated=gated)

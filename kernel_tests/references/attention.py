@@ -27,10 +27,9 @@ def merge_states(
     safe = torch.where(none, torch.zeros_like(lse), lse)
     weight_p = torch.where(none, torch.ones_like(lse), torch.exp(lse_p - safe))
     weight_s = torch.exp(lse_s - safe)
-    output = (
-        prefix.to(torch.float64) * weight_p.T.unsqueeze(-1)
-        + suffix.to(torch.float64) * weight_s.T.unsqueeze(-1)
-    )
+    output = prefix.to(torch.float64) * weight_p.T.unsqueeze(-1) + suffix.to(
+        torch.float64
+    ) * weight_s.T.unsqueeze(-1)
     return output, lse
 
 

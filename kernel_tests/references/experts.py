@@ -25,9 +25,7 @@ def aligned(choices: torch.Tensor, experts: int, size: int) -> Blocks:
         padding = -len(mine) % size
         tokens += [*mine, *([flat.numel()] * padding)]
         owners += [expert] * ((len(mine) + padding) // size)
-    return Blocks(
-        torch.tensor(tokens, dtype=torch.int32), torch.tensor(owners, dtype=torch.int32)
-    )
+    return Blocks(torch.tensor(tokens, dtype=torch.int32), torch.tensor(owners, dtype=torch.int32))
 
 
 def multiplied(

@@ -67,7 +67,7 @@ def weights(codes: torch.Tensor, bits: int, *, small_a: bool = False) -> torch.T
 
 
 def scales(values: torch.Tensor, *, grouped: bool) -> torch.Tensor:
-    """Scales (groups, n) in the order of the threads' columns; one group has an order of its own."""
+    """Scales (groups, n) in the order of threads' columns; one group has an order of its own."""
     if grouped:
         order = [i + 8 * j for i in range(8) for j in range(8)]
     else:
@@ -161,9 +161,7 @@ def sparse_positions(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     words = (quads.reshape(n, -1, 4) << (torch.arange(4, device=quads.device) * 4)).sum(-1)
     row = torch.arange(n, device=quads.device)[:, None].expand(words.shape)
     column = torch.arange(words.shape[1], device=quads.device).expand(words.shape)
-    row = (
-        row // 64 * 64 + row % 2 * 2 + row % 8 // 4 + row % 32 % 4 // 2 * 32 + row % 64 // 8 * 4
-    )
+    row = row // 64 * 64 + row % 2 * 2 + row % 8 // 4 + row % 32 % 4 // 2 * 32 + row % 64 // 8 * 4
     # In each 2 x 2 block the off-diagonal words change places.
     swap = ((row % 2 == 0) & (column % 2 == 1)).long() - ((row % 2 == 1) & (column % 2 == 0)).long()
     row, column = row + swap, column - swap

@@ -18,7 +18,9 @@ def packed_rows(codes: torch.Tensor, bits: int) -> torch.Tensor:
     return _words(codes.reshape(-1, 32 // bits, codes.shape[1]).movedim(1, -1), bits)
 
 
-def packed_columns(codes: torch.Tensor, bits: int, order: tuple[int, ...] | None = None) -> torch.Tensor:
+def packed_columns(
+    codes: torch.Tensor, bits: int, order: tuple[int, ...] | None = None
+) -> torch.Tensor:
     """32 // bits columns of `codes` in one int32; `order` says which column comes at each place."""
     groups = codes.reshape(codes.shape[0], -1, 32 // bits)
     if order is not None:
@@ -26,7 +28,9 @@ def packed_columns(codes: torch.Tensor, bits: int, order: tuple[int, ...] | None
     return _words(groups, bits)
 
 
-def unpacked_columns(words: torch.Tensor, bits: int, order: tuple[int, ...] | None = None) -> torch.Tensor:
+def unpacked_columns(
+    words: torch.Tensor, bits: int, order: tuple[int, ...] | None = None
+) -> torch.Tensor:
     """The inverse of `packed_columns`."""
     count = 32 // bits
     shifts = torch.arange(count, device=words.device) * bits

@@ -11,14 +11,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
+import tomli
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from portkit.errors import BadFile
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
 
 MANIFEST_FILE = "kernel_tests/manifest.toml"
 COMPILED = frozenset({".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp"})
@@ -66,9 +62,7 @@ class Support(BaseModel):
 
     def as_kernel(self) -> Kernel:
         """The same as something to build."""
-        return Kernel(
-            about="", patches=("none",), sources=self.sources, cases="", ops=self.ops
-        )
+        return Kernel(about="", patches=("none",), sources=self.sources, cases="", ops=self.ops)
 
 
 class Manifest(BaseModel):
@@ -96,10 +90,10 @@ def load(root: Path) -> Manifest:
     """The manifest of the repository at `root`; raises `BadFile`."""
     file = root / MANIFEST_FILE
     try:
-        data = tomllib.loads(file.read_text("utf-8"))
+        data = tomli.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise BadFile(MANIFEST_FILE, None, "is missing") from None
-    except tomllib.TOMLDecodeError as error:
+    except tomli.TOMLDecodeError as error:
         raise BadFile(MANIFEST_FILE, None, str(error)) from None
     try:
         return Manifest.model_validate(data)

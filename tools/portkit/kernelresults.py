@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from portkit import durable
 from portkit.errors import BadFile
 from portkit.kernelmanifest import MANIFEST_FILE, Kernel, Manifest
-from portkit.series import SERIES_FOLDER
+from portkit.patchfile import SERIES_FOLDER
 
 RESULTS_FOLDER = "kernel_tests/results"
 SCHEMA = 1
@@ -228,9 +228,7 @@ def _hash(files: Iterable[tuple[str, Path]]) -> str:
     return digest.hexdigest()[:32]
 
 
-def with_upstream_tests(
-    result: Result, found: Mapping[str, UpstreamTests]
-) -> Result:
+def with_upstream_tests(result: Result, found: Mapping[str, UpstreamTests]) -> Result:
     """`result` with what upstream's tests said, for the kernels in `found`."""
     kernels = {
         name: kernel.model_copy(update={"upstream_tests": found.get(name, kernel.upstream_tests)})
