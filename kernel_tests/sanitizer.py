@@ -1,0 +1,61 @@
+"""compute-sanitizer over a few cases of each test: reads and writes out of bounds, and races."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from portkit.kernelresults import Sanitizer
+
+TOOLS = ("memcheck", "racecheck")
+_SUMMARY = re.compile(r"(?:ERROR SUMMARY|RACECHECK SUMMARY): (.*)")
+_PYTEST = re.compile(r"(\d+) passed")
+_FOUND = re.compile(r"(\d+) (?:error|hazard)")
+_SECONDS = 240
+# Under the tool a case takes some ten times as long.
+_CASES = 1
+
+
+def available() -> str | None:
+    """The program, or None where the toolkit has none."""
+    return shutil.which("compute-sanitizer")
+
+
+def run(root: Path, libraries: Path, tool: str, work: Path, kernels: str = "") -> Sanitizer:
+    """One tool over the first case of each test, on the patched kernels alone."""
+    program = available()
+    assert program is not None
+    work.mkdir(parents=True, exist_ok=True)
+    log = work / f"{tool}.log"
+    command = [
+        program, "--tool", tool, "--target-processes", "application-only",
+        sys.executable, "-m", "pytest", "kernel_tests", "-q", "-p", "no:cacheprovider",
+        "--libraries", str(libraries), "--small", str(_CASES), "--kernels", kernels,
+    ]  # fmt: skip
+    # The caching allocator would hide what lies beyond a tensor.
+    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    with log.open("wb") as out:
+        try:
+            subprocess.run(
+                command, check=False, cwd=root, stdout=out, stderr=out, env=environment,
+                timeout=_SECONDS,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return Sanitizer(tool=tool, cases=0, errors=-1, summary=f"no end after {_SECONDS} s")
+    return read(tool, log.read_text("utf-8", "replace"))
+
+
+def read(tool: str, log: str) -> Sanitizer:
+    """What the tool's output says; -1 errors when it did not get to its summary."""
+    passed = _PYTEST.search(log)
+    cases = int(passed[1]) if passed else 0
+    said = _SUMMARY.findall(log)
+    if not said:
+        last = (log.strip().splitlines() or ["no output"])[-1]
+        return Sanitizer(tool=tool, cases=cases, errors=-1, summary=last[:200])
+    found = _FOUND.search(said[-1])
+    return Sanitizer(tool=tool, cases=cases, errors=int(found[1]) if found else 0, summary=said[-1])

@@ -1,0 +1,124 @@
+"""Upstream's own tests of the patched files, run unchanged against the patched kernels.
+
+Nobody here wrote them: they are an independent check.  They need the packages that vLLM imports,
+not an installed vLLM: its Python files are those of the patched source.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from xml.etree import ElementTree
+
+from kernel_tests.build import Builder, patched_side
+from kernel_tests.trees import Trees
+from portkit.kernelmanifest import Manifest
+from portkit.kernelresults import UpstreamTests
+
+VARIABLE = "KERNEL_TESTS_LIBRARIES"  # a JSON list of libraries, for upstream_plugin
+_AT_ONCE = 6
+_SECONDS = 240  # for one kernel's files
+_SHOWN = 20  # failures named
+
+
+def libraries(
+    builder: Builder, trees: Trees, manifest: Manifest, jobs: int | None = None
+) -> list[Path]:
+    """Build every patched kernel that has ops, and those that upstream's tests call besides."""
+    kernels = {name: kernel for name, kernel in manifest.kernels.items() if kernel.ops}
+    kernels |= {f"support-{name}": one.as_kernel() for name, one in manifest.support.items()}
+    side = patched_side(trees.patched)
+    planned = [builder.library(name, kernel, side) for name, kernel in kernels.items()]
+    builder.build(planned, jobs)
+    return [one.path for one in planned if one.path.exists()]
+
+
+def run(
+    root: Path,
+    trees: Trees,
+    manifest: Manifest,
+    names: Sequence[str],
+    paths: Sequence[Path],
+    work: Path,
+) -> dict[str, UpstreamTests]:
+    """Run upstream's tests of the kernels `names`, some at a time; what each said."""
+    work.mkdir(parents=True, exist_ok=True)
+    listed = work / "libraries.json"
+    listed.write_text(json.dumps([str(path) for path in paths]), "utf-8")
+    wanted = [name for name in names if manifest.kernels[name].upstream_tests]
+
+    def one(name: str) -> UpstreamTests:
+        return _run(root, trees, name, manifest.kernels[name].upstream_tests, listed, work)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return dict(zip(wanted, pool.map(one, wanted), strict=True))
+
+
+def summary(found: Mapping[str, UpstreamTests]) -> str:
+    """The sum as a line."""
+    counts = [sum(getattr(one, kind) for one in found.values()) for kind in _KINDS]
+    return "upstream's own tests: " + ", ".join(
+        f"{count} {kind}" for count, kind in zip(counts, _KINDS, strict=True)
+    )
+
+
+_KINDS = ("passed", "failed", "skipped")
+
+
+def _run(
+    root: Path, trees: Trees, name: str, tests: Sequence[str], listed: Path, work: Path
+) -> UpstreamTests:
+    report = work / f"{name}.xml"
+    report.unlink(missing_ok=True)
+    path = os.pathsep.join([str(trees.patched), str(root), str(root / "tools")])
+    path = os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH", "")]))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        VARIABLE: str(listed),
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    command = [
+        sys.executable, "-m", "pytest", "-q", "--noconftest", "-c", os.devnull,
+        "--rootdir", str(trees.patched), "-p", "no:cacheprovider",
+        "-p", "kernel_tests.upstream_plugin", f"--junitxml={report}", *tests,
+    ]  # fmt: skip
+    with (work / f"{name}.log").open("wb") as log:
+        try:
+            subprocess.run(
+                command, check=False, cwd=trees.patched, env=environment, stdout=log, stderr=log,
+                timeout=_SECONDS,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return _lost(f"no end after {_SECONDS} s")
+    if not report.exists():
+        return _lost(f"pytest ended early: see {work / name}.log")
+    return _read(report)
+
+
+def _read(report: Path) -> UpstreamTests:
+    counts = dict.fromkeys(_KINDS, 0)
+    failures: list[str] = []
+    for case in ElementTree.parse(report).iter("testcase"):
+        failure = next(
+            (case.find(tag) for tag in ("failure", "error") if case.find(tag) is not None), None
+        )
+        if failure is not None:
+            counts["failed"] += 1
+            first = failure.get("message", "").partition("\n")[0]
+            failures.append(f"{case.get('name')}: {first}"[:300])
+        elif case.find("skipped") is not None:
+            counts["skipped"] += 1
+        else:
+            counts["passed"] += 1
+    return UpstreamTests(**counts, failures=tuple(failures[:_SHOWN]))
+
+
+def _lost(why: str) -> UpstreamTests:
+    return UpstreamTests(passed=0, failed=1, skipped=0, failures=(why,))
