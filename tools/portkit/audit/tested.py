@@ -1,60 +1,42 @@
-"""Level 3: results of kernel tests on a GPU, for exactly the contents that were tested.
-
-`kernel_tests/results/*.json` has a list `results`, each with the upstream `path`, the `sha256` of
-the patched file, the `test`, its `outcome` and the `hardware`.  A result of other contents is void.
-"""
+"""Level 3: results of the kernel tests on a GPU, for exactly the contents that were tested."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
-
-from portkit.audit.sources import Sources
-from portkit.errors import BadFile
+from portkit import kernelmanifest, kernelresults
 from portkit.model import Patch
 
-FOLDER = "kernel_tests/results"
 
+def results(root: Path) -> Callable[[Patch], str]:
+    """What the recorded results say of a patch, in words; "" where no GPU vouches for it.
 
-class Result(BaseModel):
-    """One kernel test of one patched file."""
-
-    path: str
-    sha256: str
-    test: str
-    outcome: str
-    hardware: str
-
-
-class _File(BaseModel):
-    results: tuple[Result, ...] = ()
-
-
-def results(root: Path, sources: Sources) -> Callable[[Patch], str]:
-    """What the recorded results say of a patch, in words; "" where there are none for it.
-
-    Raises `BadFile` for a file of results that is malformed.
+    A patch is tested where every kernel that it is part of passed on one GPU, with the patches and
+    the tests of that kernel as they are now.  Raises `BadFile` for a malformed file.
     """
-    known = [result for file in sorted((root / FOLDER).glob("*.json")) for result in _read(file)]
+    if not (root / kernelmanifest.MANIFEST_FILE).is_file():
+        return lambda _: ""
+    manifest = kernelmanifest.load(root)
+    known = [
+        (result, set(kernelresults.stale(root, manifest, result)))
+        for result in kernelresults.read_all(root).values()
+    ]
 
     def said(patch: Patch) -> str:
-        digest = hashlib.sha256(sources.patched(patch.path) or b"").hexdigest()
-        fitting = [r for r in known if r.path == patch.path and r.sha256 == digest]
-        if not fitting or any(result.outcome != "passed" for result in fitting):
-            return ""
-        tests = ", ".join(sorted({result.test for result in fitting}))
-        return f"{tests} passed on {fitting[0].hardware}"
+        kernels = manifest.claimed.get(patch.name, ())
+        for result, stale in known:
+            passed = [
+                name
+                for name in kernels
+                if name in result.kernels
+                and name not in stale
+                and result.kernels[name].outcome == "passed"
+            ]
+            if kernels and len(passed) == len(kernels):
+                gpu = result.gpu
+                name = gpu.name.removeprefix("NVIDIA ")
+                return f"{', '.join(kernels)} passed on {name} (CUDA {gpu.cuda}, torch {gpu.torch})"
+        return ""
 
     return said
-
-
-def _read(file: Path) -> tuple[Result, ...]:
-    try:
-        return _File.model_validate_json(file.read_bytes()).results
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BadFile(f"{FOLDER}/{file.name}", None, f"{place}: {first['msg']}") from None

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
                 fresh=given.fresh,
                 events=events,
             )
-        results = tested.results(root, sources) if given.level >= Level.TESTED else no_results
+        results = tested.results(root) if given.level >= Level.TESTED else no_results
         audit = Audit(sources, same_code, tuple(given.arch or ARCHS), results, events)
         verdicts = audit.run(chosen)
     seconds = time.monotonic() - started
