@@ -1,0 +1,159 @@
+"""The status page says what ran on these contents, and nothing of what did not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import html5lib
+import pytest
+
+from portkit import kernelmanifest, kernelresults, series
+from portkit.audit import tested
+from portkit.audit.verdict import Level, Verdict
+from portkit.ci import results, statuspage
+from portkit.ci.results import CompiledUnit, CompileResult
+from portkit.ci.status import Evidence, Status, status
+from portkit.errors import BadFile
+from portkit.kernelmanifest import Manifest
+from portkit.kernelresults import Case, Gpu, KernelResult, Result
+from portkit.model import Patch
+
+ROOT = Path(__file__).resolve().parents[2]
+TAG = "v0.14.1"
+AWQ = "kernels/csrc/quantization/awq/gemm_kernels.cu.patch"
+ALLSPARK = "kernels/csrc/quantization/gptq_allspark/allspark_qgemm_w8a16.cu.patch"
+PYTHON = "runtime/vllm/utils/system_utils.py.patch"
+H100 = "H100 80GB HBM3, CUDA 13.0, torch 2.11.0"
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return kernelmanifest.load(ROOT)
+
+
+def gpu_result(manifest: Manifest, outcome: str = "passed", sources: str | None = None) -> Result:
+    """A run of the AWQ kernel on an H100; `sources` other than today's make it stale."""
+    kernel = manifest.kernels["awq"]
+    ran = KernelResult(
+        sources=sources or kernelresults.sources_key(ROOT, kernel, TAG),
+        tests=kernelresults.tests_key(ROOT, kernel),
+        cases=(Case.model_validate({"case": "test_it", "outcome": outcome, "seconds": 1.0}),),
+    )
+    gpu = Gpu(
+        name="NVIDIA H100 80GB HBM3", capability="9.0", driver="580", cuda="13.0",
+        torch="2.11.0", python="3.12",
+    )  # fmt: skip
+    return Result(
+        schema=1, tag=TAG, date="2026-11-23", seed=1, against="build", gpu=gpu,
+        kernels={"awq": ran},
+    )  # fmt: skip
+
+
+def compiled(manifest: Manifest, error: str = "") -> CompileResult:
+    sources = {"awq": kernelresults.sources_key(ROOT, manifest.kernels["awq"], TAG)}
+    unit = CompiledUnit(kernel="awq", unit="gemm_kernels.cu", error=error)
+    return CompileResult("linux", "13.0", TAG, ("8.6", "9.0"), sources, (unit,))
+
+
+def page(
+    manifest: Manifest, ran: list[CompileResult] | None = None, on_gpu: list[Result] | None = None
+) -> Status:
+    patches: list[Patch] = [
+        patch for patch in series.load(ROOT).upstream if patch.name in (AWQ, ALLSPARK, PYTHON)
+    ]
+    verdicts = {
+        patch.name: Verdict(patch.name, patch.path, Level.IDENTICAL, "the same <tokens>")
+        for patch in patches
+    }
+    evidence = Evidence(ROOT, manifest, ran or [], on_gpu or [])
+    return status(TAG, ("8.6", "9.0", "12.0"), patches, verdicts, evidence)
+
+
+def marks(found: Status) -> dict[str, list[str]]:
+    return {
+        row.patch: [statuspage.mark(row.cells[arch]) for arch in found.archs] for row in found.rows
+    }
+
+
+def test_what_nobody_ran_is_empty(manifest: Manifest) -> None:
+    assert marks(page(manifest)) == {
+        AWQ: ["C· T·", "C· T·", "C· T·"],
+        ALLSPARK: ["C· T·", "", ""],  # upstream builds it for 8.x alone
+        PYTHON: ["", "", ""],
+    }
+
+
+def test_what_ran_stands_in_its_own_cells(manifest: Manifest) -> None:
+    found = page(manifest, [compiled(manifest)], [gpu_result(manifest)])
+    assert marks(found)[AWQ] == ["C✓ T·", "C✓ T✓", "C· T·"]
+    assert marks(found)[ALLSPARK] == ["C· T·", "", ""]
+    assert found.gpus == (H100,)
+
+
+def test_failures_and_results_of_other_contents_show(manifest: Manifest) -> None:
+    broken = [compiled(manifest, "error: identifier `uint` is undefined")]
+    assert marks(page(manifest, broken, [gpu_result(manifest, "failed")]))[AWQ][1] == "C✗ T✗"
+    old = [gpu_result(manifest, sources="0" * 32)]
+    assert marks(page(manifest, [], old))[AWQ][1] == "C· T?"
+    # A failure is not hidden by a success elsewhere.
+    both = [compiled(manifest), *broken]
+    assert marks(page(manifest, both))[AWQ][0] == "C✗ T·"
+
+
+def test_the_three_files_say_the_same(manifest: Manifest) -> None:
+    found = page(manifest, [compiled(manifest)], [gpu_result(manifest)])
+    plain = json.loads(json.dumps(found.as_json()))
+    assert plain["rows"][0]["cells"]["9.0"]["tested"][0]["where"] == H100
+    text, markup = statuspage.markdown(found), statuspage.html(found)
+    html5lib.HTMLParser(strict=True).parse(markup)
+    assert "the same &lt;tokens&gt;" in markup
+    for said in (
+        H100,
+        "csrc/quantization/awq/gemm_kernels.cu",
+        "3 patches apply; audit: 3 identical",
+    ):
+        assert said in text
+        assert said in markup
+
+
+def repository(tmp_path: Path, manifest: Manifest, result: Result) -> Path:
+    """A repository with the series and the kernel tests of ours, and one result."""
+    for name in ("patch_series", "kernel_tests"):
+        for file in (ROOT / name).rglob("*"):
+            if file.is_file() and "results" not in file.parts and "__pycache__" not in file.parts:
+                copy = tmp_path / file.relative_to(ROOT)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(file.read_bytes())
+    kernelresults.write(tmp_path / kernelresults.RESULTS_FOLDER / "h100.json", result)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sources", "expected"),
+    [
+        ("passed", None, "awq passed on H100 80GB HBM3 (CUDA 13.0, torch 2.11.0)"),
+        ("failed", None, ""),
+        ("skipped", None, ""),
+        ("passed", "0" * 32, ""),
+    ],
+)
+def test_the_audit_takes_a_result_of_exactly_these_contents(
+    tmp_path: Path, manifest: Manifest, outcome: str, sources: str | None, expected: str
+) -> None:
+    root = repository(tmp_path, manifest, gpu_result(manifest, outcome, sources))
+    said = tested.results(root)
+    by_name = {patch.name: patch for patch in series.load(ROOT).upstream}
+    assert said(by_name[AWQ]) == expected
+    assert said(by_name[PYTHON]) == ""
+
+
+def test_a_result_that_is_none_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / results.FOLDER
+    folder.mkdir(parents=True)
+    (folder / "compile-linux-13.0-8.6.json").write_text('{"tag": "v0.14.1"}')
+    with pytest.raises(BadFile, match=r"ci/results/compile-linux-13\.0-8\.6\.json: archs"):
+        results.read_all(tmp_path)
+    (folder / "compile-linux-13.0-8.6.json").rename(folder / "mine.json")
+    with pytest.raises(BadFile, match="is not named compile-SYSTEM-TOOLKIT"):
+        results.read_all(tmp_path)
