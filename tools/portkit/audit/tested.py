@@ -1,60 +1,37 @@
-"""Level 3: results of kernel tests on a GPU, for exactly the contents that were tested.
+"""Level 3: what kernel tests on a GPU said of a patch, as long as it holds.
 
-`kernel_tests/results/*.json` has a list `results`, each with the upstream `path`, the `sha256` of
-the patched file, the `test`, its `outcome` and the `hardware`.  A result of other contents is void.
+`kernel_tests/manifest.toml` says which kernels a patch belongs to, `kernel_tests/results/*.json`
+what came of them.  A result holds for the patches and tests that it was made with
+(`kernelresults.stale`).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
-
-from portkit.audit.sources import Sources
-from portkit.errors import BadFile
+from portkit import kernelmanifest, kernelresults
 from portkit.model import Patch
 
-FOLDER = "kernel_tests/results"
 
+def results(root: Path, tag: str) -> Callable[[Patch], str]:
+    """What the results for upstream's `tag` say of a patch, in words; "" where they prove nothing.
 
-class Result(BaseModel):
-    """One kernel test of one patched file."""
-
-    path: str
-    sha256: str
-    test: str
-    outcome: str
-    hardware: str
-
-
-class _File(BaseModel):
-    results: tuple[Result, ...] = ()
-
-
-def results(root: Path, sources: Sources) -> Callable[[Patch], str]:
-    """What the recorded results say of a patch, in words; "" where there are none for it.
-
-    Raises `BadFile` for a file of results that is malformed.
+    Every kernel of the patch must have passed, on one GPU.  Raises `BadFile` for a malformed file.
     """
-    known = [result for file in sorted((root / FOLDER).glob("*.json")) for result in _read(file)]
+    found = [one for one in kernelresults.read_all(root).values() if one.tag == tag]
+    if not found:
+        return lambda patch: ""
+    manifest = kernelmanifest.load(root)
+    void = {id(one): set(kernelresults.stale(root, manifest, one)) for one in found}
 
     def said(patch: Patch) -> str:
-        digest = hashlib.sha256(sources.patched(patch.path) or b"").hexdigest()
-        fitting = [r for r in known if r.path == patch.path and r.sha256 == digest]
-        if not fitting or any(result.outcome != "passed" for result in fitting):
-            return ""
-        tests = ", ".join(sorted({result.test for result in fitting}))
-        return f"{tests} passed on {fitting[0].hardware}"
+        kernels = manifest.claimed.get(patch.name, ())
+        for one in found:
+            held = [k for k in kernels if k in one.kernels and k not in void[id(one)]]
+            if kernels and all(k in held and one.kernels[k].outcome == "passed" for k in kernels):
+                gpu = f"{one.gpu.name}, CUDA {one.gpu.cuda}, torch {one.gpu.torch}"
+                return f"kernel tests {', '.join(kernels)} passed on {gpu}"
+        return ""
 
     return said
-
-
-def _read(file: Path) -> tuple[Result, ...]:
-    try:
-        return _File.model_validate_json(file.read_bytes()).results
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BadFile(f"{FOLDER}/{file.name}", None, f"{place}: {first['msg']}") from None
