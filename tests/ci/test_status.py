@@ -132,7 +132,11 @@ def repository(tmp_path: Path, manifest: Manifest, result: Result) -> Path:
 @pytest.mark.parametrize(
     ("outcome", "sources", "expected"),
     [
-        ("passed", None, "awq passed on H100 80GB HBM3 (CUDA 13.0, torch 2.11.0)"),
+        (
+            "passed",
+            None,
+            "kernel tests awq passed on NVIDIA H100 80GB HBM3, CUDA 13.0, torch 2.11.0",
+        ),
         ("failed", None, ""),
         ("skipped", None, ""),
         ("passed", "0" * 32, ""),
@@ -142,7 +146,7 @@ def test_the_audit_takes_a_result_of_exactly_these_contents(
     tmp_path: Path, manifest: Manifest, outcome: str, sources: str | None, expected: str
 ) -> None:
     root = repository(tmp_path, manifest, gpu_result(manifest, outcome, sources))
-    said = tested.results(root)
+    said = tested.results(root, TAG)
     by_name = {patch.name: patch for patch in series.load(ROOT).upstream}
     assert said(by_name[AWQ]) == expected
     assert said(by_name[PYTHON]) == ""

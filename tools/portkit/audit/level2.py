@@ -20,6 +20,7 @@ from portkit.audit.records import (
     Found,
     GeneratorRecord,
     Records,
+    UnitKey,
     UnitRecord,
 )
 from portkit.audit.units import FOLDERS, Unit, Units
@@ -48,7 +49,7 @@ class Pair:
     patched: Closure
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> UnitKey:
         return (self.unit, self.upstream.digest, self.patched.digest, FLAGS)
 
 
@@ -73,7 +74,7 @@ class SameCode:
     made_units: list[UnitRecord] = field(default_factory=list)
     made_generators: list[GeneratorRecord] = field(default_factory=list)
     made_dispatches: list[DispatchRecord] = field(default_factory=list)
-    used_units: list[UnitRecord] = field(default_factory=list)
+    asked_units: set[UnitKey] = field(default_factory=set)
     used_generators: list[GeneratorRecord] = field(default_factory=list)
     used_dispatches: list[DispatchRecord] = field(default_factory=list)
     _results: dict[Pair, Found | Exception] = field(default_factory=dict)
@@ -174,12 +175,11 @@ class SameCode:
     def _recorded(self, pair: Pair) -> bool:
         if pair in self._results:
             return True
+        self.asked_units.add(pair.key)
         known = None if self.fresh else self.records.unit(pair.key, pair.arch)
-        if known is None:
-            return False
-        self.used_units.append(known[0])
-        self._results[pair] = known[1]
-        return True
+        if known is not None:
+            self._results[pair] = known
+        return known is not None
 
     def _compiled(self, pair: Pair, host: bool) -> Found | Exception:
         assert self.environment is not None

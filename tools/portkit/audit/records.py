@@ -19,6 +19,9 @@ FILE = f"{SERIES_FOLDER}/evidence.json"
 _HINT = "restore it from version control, or delete it and run tools/audit.py --record"
 
 
+UnitKey = tuple[str, str, str, str]  # unit, digests of both closures and of the flags
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +55,7 @@ class UnitRecord(_Model):
     archs: dict[str, Found]
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> UnitKey:
         return (self.unit, self.upstream, self.patched, self.flags)
 
 
@@ -92,10 +95,10 @@ class Records(_Model):
     dispatches: tuple[DispatchRecord, ...] = ()
     generators: tuple[GeneratorRecord, ...] = ()
 
-    def unit(self, key: tuple[str, str, str, str], arch: str) -> tuple[UnitRecord, Found] | None:
-        """The record for these contents and architecture, one that knows the host code first."""
-        fitting = [(r, r.archs[arch]) for r in self.units if r.key == key and arch in r.archs]
-        return max(fitting, key=lambda pair: pair[1].knows_host, default=None)
+    def unit(self, key: UnitKey, arch: str) -> Found | None:
+        """What is recorded for these contents and this architecture, host code before none."""
+        fitting = [r.archs[arch] for r in self.units if r.key == key and arch in r.archs]
+        return max(fitting, key=lambda found: found.knows_host, default=None)
 
     def generator(self, key: tuple[str, str, str]) -> GeneratorRecord | None:
         return next((record for record in self.generators if record.key == key), None)

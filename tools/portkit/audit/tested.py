@@ -1,4 +1,9 @@
-"""Level 3: results of the kernel tests on a GPU, for exactly the contents that were tested."""
+"""Level 3: what kernel tests on a GPU said of a patch, as long as it holds.
+
+`kernel_tests/manifest.toml` says which kernels a patch belongs to, `kernel_tests/results/*.json`
+what came of them.  A result holds for the patches and tests that it was made with
+(`kernelresults.stale`).
+"""
 
 from __future__ import annotations
 
@@ -9,34 +14,24 @@ from portkit import kernelmanifest, kernelresults
 from portkit.model import Patch
 
 
-def results(root: Path) -> Callable[[Patch], str]:
-    """What the recorded results say of a patch, in words; "" where no GPU vouches for it.
+def results(root: Path, tag: str) -> Callable[[Patch], str]:
+    """What the results for upstream's `tag` say of a patch, in words; "" where they prove nothing.
 
-    A patch is tested where every kernel that it is part of passed on one GPU, with the patches and
-    the tests of that kernel as they are now.  Raises `BadFile` for a malformed file.
+    Every kernel of the patch must have passed, on one GPU.  Raises `BadFile` for a malformed file.
     """
-    if not (root / kernelmanifest.MANIFEST_FILE).is_file():
-        return lambda _: ""
+    found = [one for one in kernelresults.read_all(root).values() if one.tag == tag]
+    if not found:
+        return lambda patch: ""
     manifest = kernelmanifest.load(root)
-    known = [
-        (result, set(kernelresults.stale(root, manifest, result)))
-        for result in kernelresults.read_all(root).values()
-    ]
+    void = {id(one): set(kernelresults.stale(root, manifest, one)) for one in found}
 
     def said(patch: Patch) -> str:
         kernels = manifest.claimed.get(patch.name, ())
-        for result, stale in known:
-            passed = [
-                name
-                for name in kernels
-                if name in result.kernels
-                and name not in stale
-                and result.kernels[name].outcome == "passed"
-            ]
-            if kernels and len(passed) == len(kernels):
-                gpu = result.gpu
-                name = gpu.name.removeprefix("NVIDIA ")
-                return f"{', '.join(kernels)} passed on {name} (CUDA {gpu.cuda}, torch {gpu.torch})"
+        for one in found:
+            held = [k for k in kernels if k in one.kernels and k not in void[id(one)]]
+            if kernels and all(k in held and one.kernels[k].outcome == "passed" for k in kernels):
+                gpu = f"{one.gpu.name}, CUDA {one.gpu.cuda}, torch {one.gpu.torch}"
+                return f"kernel tests {', '.join(kernels)} passed on {gpu}"
         return ""
 
     return said

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
                 fresh=given.fresh,
                 events=events,
             )
-        results = tested.results(root) if given.level >= Level.TESTED else no_results
+        results = tested.results(root, pin.tag) if given.level >= Level.TESTED else no_results
         audit = Audit(sources, same_code, tuple(given.arch or ARCHS), results, events)
         verdicts = audit.run(chosen)
     seconds = time.monotonic() - started
@@ -151,11 +151,14 @@ def _compilers(read: Read, given: argparse.Namespace, events: Events) -> _Compil
 
 
 def _record(root: Path, known: Records, same_code: SameCode | None, *, whole: bool) -> None:
-    """Write what this audit used and made; after an audit of one patch the rest is kept too."""
+    """Write what holds for the contents that were audited, and what was found just now.
+
+    After an audit of one patch all other records are kept too.
+    """
     if same_code is None:
         raise BadInput("--record needs level 2", hint="leave --level out")
     used = Records(
-        units=tuple(same_code.used_units),
+        units=tuple(one for one in known.units if one.key in same_code.asked_units),
         dispatches=tuple(same_code.used_dispatches),
         generators=tuple(same_code.used_generators),
     )

@@ -64,7 +64,7 @@ def _status(root: Path, upstream: Path | None) -> Status:
             sources.upstream, sources.patched, records.read(root), None,
             missing="it is not recorded", events=events,
         )  # fmt: skip
-        audit = Audit(sources, recorded, tested=tested.results(root), events=events)
+        audit = Audit(sources, recorded, tested=tested.results(root, pin.tag), events=events)
         verdicts = {verdict.patch: verdict for verdict in audit.run(patches)}
     evidence = Evidence(
         root,
