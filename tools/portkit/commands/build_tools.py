@@ -71,7 +71,7 @@ def _manifest(arguments: Sequence[str], root: Path, machine: Machine) -> int:
     given = parser.parse_args(arguments)
     wanted = wanted_of(given, root)
     pin = pinfile.read(root / pinfile.PIN_FILE)
-    state = plan.State.load(wanted.work / "state.json")
+    state = plan.State.load(wanted.work / plan.STATE_FILE)
     found = manifest.of_build(cmakereply.read(_configured(state)), pin.tag)
     path = manifest.path_of(pin.tag)
     recorded = manifest.load(pin.tag) if path.is_file() else None

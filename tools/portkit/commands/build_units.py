@@ -14,7 +14,7 @@ from portkit.build.context import Options
 from portkit.build.machine import Machine
 from portkit.build.plan import Stage
 from portkit.build.stages import Builder
-from portkit.commands.building import add_wanted, builder, wanted_of
+from portkit.commands.building import add_wanted, builder, held, wanted_of
 from portkit.cuda import toolkits
 from portkit.cuda.toolkits import Toolkit
 from portkit.errors import BadInput, Exit
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str], root: Path, machine: Machine) -> int:
     wanted = wanted_of(given, root)
     options = Options(given.deps, given.affected)
     with (
+        held(wanted.work),
         console.progress(quiet=given.json) as events,
         builder(
             root, machine, wanted, options=options, upstream=given.upstream, events=events
