@@ -111,6 +111,16 @@ def test_a_python_that_will_not_do(
     assert words in check.said
 
 
+def test_a_developer_prompt_is_taken_if_nvcc_takes_it(tmp_path: Path, pinned: Pinned) -> None:
+    for toolset, status in (("14.43.34808", Status.OK), ("14.50.35717", Status.FAIL)):
+        machine = desktop(tmp_path / toolset)
+        prompt = {"VSCMD_ARG_TGT_ARCH": "x64", "VCToolsVersion": toolset}
+        machine.variables = Variables({**machine.variables, **prompt})
+        check = look(machine, pinned)["compiler"]
+        assert check.status is status and toolset in check.said
+        assert not any("vswhere" in line for line in machine.said)
+
+
 def test_no_toolkit_for_this_torch_is_a_failure(tmp_path: Path, pinned: Pinned) -> None:
     check = look(desktop(tmp_path, toolkits=("13.0",)), pinned)["toolkit"]
     assert check.status is Status.FAIL

@@ -14,6 +14,7 @@ from smallbuild import PATCHED, SmallBuild, said
 
 from portkit.build.plan import STAGES
 from portkit.cache import CACHE_VARIABLE
+from portkit.commands import building
 
 pytestmark = pytest.mark.skipif(
     os.name == "nt" or shutil.which("c++") is None, reason="needs a C++ compiler on PATH"
@@ -140,6 +141,21 @@ def test_stages_that_contradict_are_one_sentence(small: SmallBuild) -> None:
     assert small.run("--only", "wheel", "--to", "source").code == 2
     small.does("--to", "configure")
     assert "no unit matches nosuch" in small.run("--only", "compile", "--units", "nosuch").err
+
+
+def test_a_build_goes_on_without_the_options_it_was_started_with(small: SmallBuild) -> None:
+    small.does("--to", "configure")
+    ended = said("--work", str(small.work), "--to", "configure", root=small.desk.root)
+    assert ended.code == 0, ended
+    assert ended.out.startswith("as in the last build here: --python ")
+    assert "configure   up to date" in ended.out
+
+
+def test_one_build_at_a_time_in_a_work_folder(small: SmallBuild) -> None:
+    with building.held(small.work):
+        ended = small.run("--to", "source")
+    assert ended.code == 4
+    assert "another build is at work" in ended.err
 
 
 def test_a_clean_build_starts_anew(small: SmallBuild) -> None:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from setuptools.command.build_ext import build_ext
 
@@ -34,21 +35,21 @@ def record(command: Sequence[Any], **options: Any) -> int:
 
 
 def main() -> None:
+    """Run setup.py up to the point where CMake would have done its part."""
     upstream_run = build_ext.run
 
     def run(self: build_ext) -> None:
         upstream_run(self)
         raise Finished
 
-    build_ext.run = run
-    subprocess.check_call = record  # type: ignore[assignment]
     sys.argv = ["setup.py", "build_ext"]
     sys.path[0] = str(Path.cwd())  # where setup.py itself would be
-    try:
-        runpy.run_path(str(Path("setup.py").absolute()), run_name="__main__")
-    except Finished:
-        return
-    print("portkit-nothing: setup.py compiles nothing for this target", flush=True)
+    with patch.object(build_ext, "run", run), patch.object(subprocess, "check_call", record):
+        try:
+            runpy.run_path(str(Path("setup.py").absolute()), run_name="__main__")
+        except Finished:
+            return
+    print("setup.py compiles nothing for this target", flush=True)
 
 
 main()

@@ -25,7 +25,7 @@ from portkit.build.failure import Failure
 from portkit.build.machine import Machine
 from portkit.build.manifest import Manifest
 from portkit.build.pinned import Pinned
-from portkit.build.plan import STAGES, Places, Range, Stage, State, key_of
+from portkit.build.plan import STAGES, STATE_FILE, Places, Range, Stage, State, key_of
 from portkit.build.running import Peaks
 from portkit.build.setupscript import CMakeSteps, Step
 from portkit.build.thirdparty import Provided
@@ -71,7 +71,7 @@ class Context:
 
     def __post_init__(self) -> None:
         self.places = Places(self.wanted.work)
-        self.state = State.load(self.wanted.work / "state.json")
+        self.state = State.load(self.wanted.work / STATE_FILE)
         self.tree = patched.verified_tree(self.store, self.pin, self.series.upstream)
         self.pinned = Pinned.of(self.store, self.pin, self.tree)
 

@@ -242,13 +242,16 @@ def _compiler(machine: Machine, found: Findings) -> Iterator[Check]:
         else:
             yield ok("compiler", ran.out.splitlines()[0])
         return
-    if msvc.in_developer_prompt(machine.environ):
-        yield ok(
-            "compiler",
-            f"MSVC toolset {machine.environ['VCToolsVersion']}, of this developer prompt",
-        )
-        return
     limits = msvc.accepted(found.toolkit.toolkit.include) if found.toolkit is not None else None
+    if msvc.in_developer_prompt(machine.environ):
+        toolset = machine.environ["VCToolsVersion"]
+        said = f"MSVC toolset {toolset}, of this developer prompt"
+        if limits is not None and toolset not in limits:
+            remedy = "run in a plain prompt, where the newest toolset that it takes is chosen"
+            yield fail("compiler", f"{said}, and nvcc takes {limits}", remedy)
+        else:
+            yield ok("compiler", said)
+        return
     try:
         compiler = found.compiler = msvc.choose(msvc.installations(machine), limits)
     except PortError as error:

@@ -149,7 +149,7 @@ def environment(machine: Machine, compiler: Compiler) -> dict[str, str]:
     arguments = f"x64 -vcvars_ver={_short(compiler.toolset)}" if compiler.pinned else "x64"
     before = _set(machine, "set")
     script = compiler.installation.script
-    after = _set(machine, f'call "{script}" {arguments} >nul && set')
+    after = _set(machine, f'call "{script}" {arguments} >nul 2>nul && set')
     changed = difference(before, after)
     if not any(name.upper() == "INCLUDE" for name in changed):
         raise Unavailable(
@@ -165,17 +165,9 @@ def in_developer_prompt(environ: Mapping[str, str]) -> bool:
 
 
 def parse_set(text: str) -> dict[str, str]:
-    """The variables that cmd's `set` prints; a line without `=` goes on with the one above."""
-    found: dict[str, str] = {}
-    last = ""
-    for line in text.splitlines():
-        name, equals, value = line.partition("=")
-        if equals and name and " " not in name.strip():
-            found[name] = value
-            last = name
-        elif last:
-            found[last] += f"\n{line}"
-    return found
+    """The variables that cmd's `set` prints, one on a line; other lines are none."""
+    pairs = (line.partition("=") for line in text.splitlines())
+    return {name: value for name, equals, value in pairs if equals and name}
 
 
 def difference(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,8 @@ from pathlib import Path
 from portkit import durable
 from portkit.errors import BadInput
 
+STATE_FILE = "state.json"
+
 
 class Stage(str, Enum):
     """In order."""

@@ -18,7 +18,15 @@ from portkit.build.running import shown
 from portkit.build.stages import Builder, Done
 from portkit.build.words import Status
 from portkit.commands import build_tools
-from portkit.commands.building import add_wanted, builder, checks_as_json, wanted_of
+from portkit.commands.building import (
+    add_wanted,
+    builder,
+    checks_as_json,
+    held,
+    recall,
+    remember,
+    wanted_of,
+)
 from portkit.errors import BuildFailed, Exit
 from portkit.tree import long_path
 
@@ -47,6 +55,7 @@ def main(
         return build_tools.main(arguments, root, machine)
     given = _parse(arguments)
     asked = plan.asked(given.first, given.last, given.only)
+    recall(given, wanted_of(given, root).work)
     wanted = wanted_of(given, root)
     options = Options(given.deps, given.affected, tuple(given.units or ()), given.keep_going)
     with (
@@ -55,11 +64,13 @@ def main(
             root, machine, wanted, options=options, upstream=given.upstream, events=events
         ) as build,
     ):
-        if given.clean:
-            _clean(build, given.dry_run)
         if given.dry_run:
             return _dry_run(build, asked, given.json)
-        return _run(build, asked, given.json)
+        with held(wanted.work):
+            if given.clean:
+                _clean(build)
+            remember(given, build.state)
+            return _run(build, asked, given.json)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -185,11 +196,9 @@ def _dry_run(build: Builder, asked: plan.Range, as_json: bool) -> int:
     return Exit.OK
 
 
-def _clean(build: Builder, dry: bool) -> None:
+def _clean(build: Builder) -> None:
     """Remove what was configured, compiled and packed; generated sources go with the source."""
     places = build.places
-    if dry:
-        return
     for folder in (places.source, places.dist, places.trial, places.work / "logs"):
         if folder.is_dir():
             shutil.rmtree(long_path(folder))

@@ -1,4 +1,4 @@
-"""The commands of `tools/build.py` that build nothing: `units`, `verify`, `manifest`."""
+"""The commands of `tools/build.py` that build nothing: `verify`, `manifest`, and `units`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from pathlib import Path
 
 from portkit import console, patched, series
 from portkit import pin as pinfile
-from portkit.build import cmakereply, manifest, plan, units, verify, wheels
-from portkit.build.context import Options
+from portkit.build import cmakereply, manifest, plan, verify, wheels
 from portkit.build.machine import Machine
 from portkit.build.pinned import package_files
-from portkit.build.plan import Stage
 from portkit.build.words import failed
+from portkit.commands import build_units
 from portkit.commands.building import (
     add_wanted,
-    builder,
     checks_as_json,
     print_checks,
     wanted_of,
@@ -27,70 +25,6 @@ from portkit.pristine import Pristine
 def main(arguments: Sequence[str], root: Path, machine: Machine) -> int:
     """Run one of `COMMANDS`."""
     return COMMANDS[arguments[0]](arguments[1:], root, machine)
-
-
-def _units(arguments: Sequence[str], root: Path, machine: Machine) -> int:
-    parser = console.parser(
-        "Print the translation units that CMake builds for the architectures, from CMake's own "
-        "configure of the patched source.",
-        prog="build.py units",
-    )
-    parser.add_argument(
-        "--affected", action="store_true", help="only those that a patch touches through includes"
-    )
-    parser.add_argument("--count", action="store_true", help="only how many there are, by module")
-    add_wanted(parser)
-    given = parser.parse_args(arguments)
-    wanted = wanted_of(given, root)
-    with (
-        console.progress(quiet=given.json) as events,
-        builder(
-            root,
-            machine,
-            wanted,
-            options=Options(given.deps, given.affected),
-            upstream=given.upstream,
-            events=events,
-        ) as build,
-    ):
-        asked = plan.Range(plan.STAGES[: plan.STAGES.index(Stage.CONFIGURE) + 1], frozenset())
-        for _ in build.run(asked):
-            pass
-        reply = cmakereply.read(build.steps().folder)
-        changed = [one.path for one in build.series.upstream]
-        touched = {
-            one.unit.object: one.touched
-            for one in units.affected(reply, changed, dict.fromkeys(build.pinned.paths))
-        }
-        archs = build.found.archs
-    listed = [one for one in reply.units if not given.affected or one.object in touched]
-    counts = units.counted(listed)
-    if given.json:
-        rows = [
-            {
-                "source": _below(one.source, reply.source),
-                "module": one.target,
-                "object": one.object,
-                "archs": list(one.archs),
-                "touched-by": list(touched.get(one.object, ())),
-            }
-            for one in listed
-        ]
-        result = {"archs": list(archs), "counts": counts, "units": rows}
-        console.print_json("units", result)
-        return Exit.OK
-    if not given.count:
-        for one in listed:
-            mark = f"  ({', '.join(touched[one.object])})" if given.affected else ""
-            print(f"{_below(one.source, reply.source)}{mark}")
-    told = ", ".join(f"{name or 'other'} {count}" for name, count in counts.items())
-    what = "touched by a patch" if given.affected else f"for {' '.join(archs)}"
-    print(f"{len(listed)} units {what}: {told}" if listed else f"no units {what}")
-    return Exit.OK
-
-
-def _below(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
 def _verify(arguments: Sequence[str], root: Path, _: Machine) -> int:
@@ -137,7 +71,7 @@ def _manifest(arguments: Sequence[str], root: Path, machine: Machine) -> int:
     given = parser.parse_args(arguments)
     wanted = wanted_of(given, root)
     pin = pinfile.read(root / pinfile.PIN_FILE)
-    state = plan.State.load(wanted.work / "state.json")
+    state = plan.State.load(wanted.work / plan.STATE_FILE)
     found = manifest.of_build(cmakereply.read(_configured(state)), pin.tag)
     path = manifest.path_of(pin.tag)
     recorded = manifest.load(pin.tag) if path.is_file() else None
@@ -157,7 +91,7 @@ def _configured(state: plan.State) -> Path:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str], Path, Machine], int]] = {
-    "units": _units,
+    "units": build_units.main,
     "verify": _verify,
     "manifest": _manifest,
 }

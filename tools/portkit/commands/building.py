@@ -8,13 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from portkit import console, series
 from portkit import pin as pinfile
 from portkit.build.context import Options
 from portkit.build.examine import Wanted
 from portkit.build.machine import Machine
+from portkit.build.plan import STATE_FILE, State
 from portkit.build.stages import Builder
 from portkit.build.words import Check, Status
+from portkit.errors import Busy
 from portkit.model import Events
 from portkit.pristine import Pristine
 
@@ -75,6 +79,51 @@ def add_wanted(parser: argparse.ArgumentParser) -> None:
     )
     console.add_upstream(parser)
     console.add_json(parser)
+
+
+_RECALLED = {"python": Path, "cuda_home": Path, "archs": str, "deps": Path}
+
+
+def recall(given: argparse.Namespace, work: Path) -> None:
+    """Take what is not given from the last build in this work folder, and say so.
+
+    So a build that was started with options goes on without them, with the same inputs.
+    """
+    asked = State.load(work / STATE_FILE).left.get("asked")
+    taken = []
+    for name, kind in _RECALLED.items():
+        value = asked.get(name) if isinstance(asked, dict) else None
+        if value and not getattr(given, name):
+            setattr(given, name, kind(value))
+            taken.append(f"--{name.replace('_', '-')} {value}")
+    if taken and not given.json:
+        print(f"as in the last build here: {' '.join(taken)}", flush=True)
+
+
+def remember(given: argparse.Namespace, state: State) -> None:
+    """Keep what was asked for, for the next build in this work folder."""
+    asked = {name: str(getattr(given, name) or "") for name in _RECALLED}
+    for name in ("python", "cuda_home", "deps"):
+        asked[name] = str(Path(asked[name]).absolute()) if asked[name] else ""
+    state.left["asked"] = asked
+    state.save()
+
+
+@contextmanager
+def held(work: Path) -> Iterator[None]:
+    """The work folder, for one build at a time; raises `Busy` when another holds it."""
+    work.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(work / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise Busy(
+            f"another build is at work in {work}", hint="wait for it, or name another --work"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def wanted_of(given: argparse.Namespace, root: Path) -> Wanted:

@@ -43,6 +43,13 @@ def torch_headers(version: str, *, cache: Cache | None = None, events: Events = 
     return obtain(wanted, cache=cache, events=events)
 
 
+def torch_cmake(version: str, *, cache: Cache | None = None, events: Events = silent) -> Headers:
+    """The CMake files of the CUDA build of torch, and the flags that it gives nvcc."""
+    files = ("torch/share/cmake/", "torch/utils/cpp_extension.py")
+    wanted = Wanted("torch", version, files, _is_cuda_build, part="-cmake")
+    return obtain(wanted, cache=cache, events=events)
+
+
 def torch_includes(headers: Headers) -> tuple[Path, ...]:
     """The include folders of unpacked torch headers, in the order torch's own CMake names them."""
     include = headers.root / "torch/include"

@@ -49,12 +49,16 @@ class Headers:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The members below `folders` (`torch/include/`) of the first wheel that `choose` takes."""
+    """The members below `folders` (`torch/include/`) of the first wheel that `choose` takes.
+
+    `part` names what they are in the cache, where it is not the headers.
+    """
 
     project: str
     version: str
     folders: tuple[str, ...]
     choose: Callable[[IndexFile], bool]
+    part: str = ""
 
 
 def obtain(wanted: Wanted, *, cache: Cache | None = None, events: Events = silent) -> Headers:
@@ -63,7 +67,8 @@ def obtain(wanted: Wanted, *, cache: Cache | None = None, events: Events = silen
     Raises `Unavailable` when the index does not serve or has no such wheel, `IntegrityError` when
     what it serves is damaged.
     """
-    home = Cache.at(cache).path / "headers" / f"{wanted.project}-{wanted.version}"
+    name = f"{wanted.project}{wanted.part}-{wanted.version}"
+    home = Cache.at(cache).path / "headers" / name
     found = _kept(home)
     if found is not None:
         return found
