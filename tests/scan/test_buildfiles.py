@@ -27,7 +27,7 @@ def guard(text: str) -> str:
         "if(NOT WIN32)\n  HERE()\nendif()\n",
         "if(WIN32)\n  other()\nelse()\n  HERE()\nendif()\n",
         'if (VLLM_GPU_LANG STREQUAL "HIP")\n  HERE()\nendif()\n',
-        "if(GPU_LANG STREQUAL CUDA)\n  other()\nelseif(${GPU_LANG} STREQUAL HIP)\n  HERE()\nendif()\n",
+        "if(GPU_LANG STREQUAL CUDA)\n  x()\nelseif(${GPU_LANG} STREQUAL HIP)\n  HERE()\nendif()\n",
         "if(UNIX AND NOT APPLE)\n  if(X)\n    HERE()\n  endif()\nendif()\n",
     ],
 )
