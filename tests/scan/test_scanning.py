@@ -83,7 +83,7 @@ def test_only_what_windows_compiles_counts() -> None:
 
 
 def test_surest_and_earliest_first() -> None:
-    found = scanned({**FILES, "csrc/b.cu": b"long n = size(a);\nint x = __builtin_clz(1);\n"})
+    found = scanned({**FILES, "csrc/b.cu": b"auto n = 1UL << a;\nint x = __builtin_clz(1);\n"})
     ranks = [(finding.tier.rank, finding.stage.rank) for finding in found.findings]
     assert ranks == sorted(ranks) and len(set(ranks)) > 1
 
