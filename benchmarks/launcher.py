@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from serving.engines import (
     ENVIRONMENT,
     KEY,
+    LEAN,
     MODEL,
     NEWEST,
     UPSTREAMS_SERVER,
@@ -75,13 +76,13 @@ def servers(engine: Engine, folder: Path) -> Iterator[dict[str, ServerProcess]]:
                 "chat",
                 *options,
                 module=UPSTREAMS_SERVER,
-                extra={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+                extra=LEAN,
             ),
             LOCKED: engine.server(
                 folder / "locked",
                 "chat",
                 module="benchmarks.locked_server",
-                extra={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+                extra=LEAN,
             ),
         }
         for server in started.values():
