@@ -26,7 +26,7 @@ from portkit.upstream import Cache
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-START_S = 240
+START_S = 400
 UNVERIFIED = ssl._create_unverified_context()  # the tests' certificates are self-signed
 KEY = "sk-test"
 MODEL = "tiny"
