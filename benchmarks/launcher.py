@@ -18,7 +18,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from serving.engines import (
     ENVIRONMENT,
     KEY,
+    LEAN,
     MODEL,
     NEWEST,
     UPSTREAMS_SERVER,
@@ -41,7 +42,14 @@ from serving.engines import (
 
 from benchmarks.report import described, machine, table
 
-OURS, PEER, LOCKED = "launcher", "vllm serve", "one lock"
+OURS, PEER, PEER_2, LOCKED = "launcher", "vllm serve", "vllm serve, 2 processes", "one lock"
+KINDS: dict[str, tuple[str, dict[str, str]]] = {
+    OURS: ("launcher", {}),
+    PEER: (UPSTREAMS_SERVER, {}),
+    PEER_2: (UPSTREAMS_SERVER, LEAN),
+    LOCKED: ("benchmarks.locked_server", LEAN),
+}
+"""What each server runs, and with which variables: on CPUs `vllm serve` has three processes."""
 STREAMS = (1, 16, 32)
 FIGURES = {
     "tokens/s": "output_throughput",
@@ -63,32 +71,18 @@ class Run:
 
 
 @contextlib.contextmanager
-def servers(engine: Engine, folder: Path) -> Iterator[dict[str, ServerProcess]]:
-    """All servers, ready, and stopped until they are asked."""
+def servers(
+    engine: Engine, folder: Path, names: Sequence[str]
+) -> Iterator[dict[str, ServerProcess]]:
+    """The servers, ready, and stopped until they are asked."""
     options = ("--max-model-len", "1024")
+    started: dict[str, ServerProcess] = {}
     with contextlib.ExitStack() as stack:
-        started = {
-            OURS: engine.server(folder / "ours", "chat", *options),
-            PEER: engine.server(folder / "serve", "chat", *options, module=UPSTREAMS_SERVER),
-            f"{PEER}, 2 processes": engine.server(
-                folder / "serve2",
-                "chat",
-                *options,
-                module=UPSTREAMS_SERVER,
-                extra={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
-            ),
-            LOCKED: engine.server(
-                folder / "locked",
-                "chat",
-                module="benchmarks.locked_server",
-                extra={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
-            ),
-        }
-        for server in started.values():
-            stack.enter_context(server)
-        for server in started.values():
-            server.wait_ready()
-        for server in started.values():
+        for name in names:
+            module, extra = KINDS[name]
+            log = folder / name
+            server = engine.server(log, "chat", *options, module=module, extra=extra)
+            started[name] = stack.enter_context(server).wait_ready()
             os.killpg(server.process.pid, signal.SIGSTOP)
         try:
             yield started
@@ -154,19 +148,21 @@ def medians(runs: list[Run]) -> list[list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--servers", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--markdown", type=Path, help="write the table there too")
     options = parser.parse_args()
     python = engine_python(NEWEST)
     engine = Engine(NEWEST, python, make_models(python))
     subprocess.run([python, "-m", "pip", "install", "-q", "pandas", "datasets"], check=True)
     runs: list[Run] = []
-    with TemporaryDirectory() as folder, servers(engine, Path(folder)) as started:
+    with TemporaryDirectory() as folder, servers(engine, Path(folder), options.servers) as started:
         for number in range(options.rounds):
             for streams in STREAMS:
                 for name, server in started.items():
                     figures = measure(engine, server, streams, Path(folder))
                     runs.append(Run(name, streams, figures))
-                    print(f"round {number + 1}, {streams:2} streams, {name}", file=sys.stderr)
+                    told = ", ".join(f"{key} {value:.1f}" for key, value in figures.items())
+                    print(f"{number + 1}: {streams:2} streams, {name}: {told}", file=sys.stderr)
     head = ["server", "streams", *FIGURES, "of `vllm serve`"]
     facts = {"vllm": engine.version, **machine()}
     text = described(facts) + "\n" + table(head, medians(runs))

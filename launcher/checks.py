@@ -100,7 +100,7 @@ def weight_bytes(folder: Path) -> int:
 
 
 def listener(host: str | None, port: int) -> socket.socket:
-    """A socket bound to the address and listening to nobody yet.
+    """A socket bound to the address; it refuses connections until the server listens.
 
     Raises:
         BadInput: no such address here.
@@ -123,8 +123,6 @@ def listener(host: str | None, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         raise _cannot_bind(error, host, port) from None
-    if sys.platform != "win32":
-        bound.listen(1)  # finds out about another server with SO_REUSEADDR; uvicorn listens again
     return bound
 
 

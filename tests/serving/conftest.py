@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from serving.engines import (
+    LEAN,
     NEWEST,
     PINNED,
     UPSTREAMS_SERVER,
@@ -73,7 +74,8 @@ def chat_pair(
 ) -> Iterator[tuple[ServerProcess, ServerProcess]]:
     """The launcher, and `vllm serve` of the same version with the same options."""
     log = tmp_path_factory.mktemp("upstream") / "log"
-    with engine.server(log, "chat", *chat_options(engine), module=UPSTREAMS_SERVER) as server:
+    options = chat_options(engine)
+    with engine.server(log, "chat", *options, module=UPSTREAMS_SERVER, extra=LEAN) as server:
         yield launched, server.wait_ready()
 
 

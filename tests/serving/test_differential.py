@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from serving.engines import UPSTREAMS_SERVER, Engine, ServerProcess
+from serving.engines import LEAN, UPSTREAMS_SERVER, Engine, ServerProcess
 from serving.shapes import EMBEDDING_SHAPES, REASONING_SHAPES, SHAPES, Shape, ask
 
 Pair = tuple[ServerProcess, ServerProcess]
@@ -36,7 +36,9 @@ def test_other_models(
 ) -> None:
     with (
         engine.server(tmp_path / "ours", model, *options) as ours,
-        engine.server(tmp_path / "theirs", model, *options, module=UPSTREAMS_SERVER) as theirs,
+        engine.server(
+            tmp_path / "theirs", model, *options, module=UPSTREAMS_SERVER, extra=LEAN
+        ) as theirs,
     ):
         ours.wait_ready(), theirs.wait_ready()
         for shape in shapes:

@@ -106,10 +106,13 @@ def test_port_in_use(model: Path) -> None:
     assert "Traceback" not in said
 
 
-def test_listener_listens_where_asked() -> None:
+def test_listener_holds_the_port_and_answers_nobody_yet() -> None:
     with checks.listener("127.0.0.1", 0) as bound:
         host, port = bound.getsockname()
         assert host == "127.0.0.1"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, port), timeout=5)
+        bound.listen()
         with pytest.raises(MachineRefuses):
             checks.listener("127.0.0.1", port)
 

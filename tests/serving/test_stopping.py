@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving.engines import KEY, MODEL, Answer, Engine, ServerProcess
+from serving.engines import KEY, MODEL, ROOT, Answer, Engine, ServerProcess
 
+TESTS_PATH = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
 AUTHORISED = {"Authorization": f"Bearer {KEY}"}
 
 
@@ -89,7 +91,7 @@ def test_ctrl_c_leaves_nothing_behind(engine: Engine, tmp_path: Path) -> None:
         "--stop-timeout",
         "1",
         module="serving.leaks",
-        extra={"PYTHONPATH": f"{Path(__file__).parents[2]}:{Path(__file__).parents[1]}"},
+        extra={"PYTHONPATH": TESTS_PATH},
     ) as server:
         server.wait_ready()
         threading.Thread(target=_swallow, args=(server,), daemon=True).start()
@@ -134,14 +136,22 @@ def test_second_ctrl_c_ends_at_once(engine: Engine, tmp_path: Path) -> None:
         assert server.wait(5) == 130
 
 
-def test_dead_engine_fails_requests_health_and_process(engine: Engine, tmp_path: Path) -> None:
+def test_pause_holds_requests_and_a_dead_engine_fails_them(engine: Engine, tmp_path: Path) -> None:
     bomb = ("--logits-processors", "serving.faults:Bomb")
-    path = f"{Path(__file__).parents[2]}:{Path(__file__).parents[1]}"
+    extra = {"PYTHONPATH": TESTS_PATH, "VLLM_SERVER_DEV_MODE": "1"}
     with (
-        engine.server(tmp_path / "log", "chat", *bomb, extra={"PYTHONPATH": path}) as server,
+        engine.server(tmp_path / "log", "chat", *bomb, extra=extra) as server,
         concurrent.futures.ThreadPoolExecutor(4) as pool,
     ):
         server.wait_ready()
+        assert server.ask("/pause?mode=keep", b"").status == 200
+        held = pool.submit(generate, server, 3)
+        running(server)
+        time.sleep(1)
+        assert not held.done()
+        assert server.ask("/resume", b"").status == 200
+        assert held.result(20).status == 200
+
         bystander = pool.submit(generate, server, 1900)
         running(server)
         culprit = pool.submit(generate, server, 5, vllm_xargs={"bomb": 1})
