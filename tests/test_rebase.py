@@ -9,7 +9,7 @@ import pytest
 from small import Files, carry, made, outcomes, patch, snapshot
 from small import rungs as rungs_of
 
-from portkit.apply import change_between
+from portkit.apply import change_between, split_lines
 from portkit.decision import Conflict, Rung
 from portkit.finder import Library
 from portkit.git import Store
@@ -105,6 +105,42 @@ def test_a_recorded_resolution_is_replayed_at_its_conflict_alone(objects: Store)
     assert "plan_windows(out, 1)" in made(carried)[PATH]
     other = {PATH: REWRITTEN.replace("plan_all(out, 1)", "plan_both(out, 1)")}
     assert waiting(carry(objects, patches, {PATH: BASE}, other, resolutions=known))
+
+
+BRANCH = "def f(x):\n    if x:\n" + "".join(f"        call_number_{n}(x)\n" for n in range(6))
+ELSE = "    else:\n        call_windows(x)\n"
+WITH = "import x\n\n\n" + BRANCH.replace("if x:", "with x:")
+
+
+@pytest.mark.parametrize("settled", ["    call_windows(x)\n", ""])
+def test_a_resolution_of_a_piece_that_does_not_fit_is_replayed(
+    objects: Store, settled: str
+) -> None:
+    """Its context is found, but upstream made the `if` that it belongs to a `with`."""
+    after = "    return x\n"
+    patches = [patch("vllm/a.py", BRANCH + after, BRANCH + ELSE + after)]
+    trees = {"vllm/a.py": BRANCH + after}, {"vllm/a.py": WITH + after}
+    ((_, conflict),) = carry(objects, patches, *trees).conflicts
+    assert "would not parse" in conflict.reason
+    region = conflict.region
+    answer = resolution(
+        region.base, region.ours, region.theirs, tuple(split_lines(settled.encode())), "v1 to v2"
+    )
+    carried = carry(objects, patches, *trees, resolutions=Resolutions().adding(answer))
+    assert waiting(carried) == []
+    assert rungs_of(carried) == {Rung.RESOLUTION}
+    assert made(carried) == ({"vllm/a.py": WITH + settled + after} if settled else {})
+
+
+def test_a_recorded_answer_that_does_not_parse_is_asked_again(objects: Store) -> None:
+    after = "    return x\n"
+    patches = [patch("vllm/a.py", BRANCH + after, BRANCH + ELSE + after)]
+    trees = {"vllm/a.py": BRANCH + after}, {"vllm/a.py": WITH + after}
+    ((_, conflict),) = carry(objects, patches, *trees).conflicts
+    region = conflict.region
+    answer = resolution(region.base, region.ours, region.theirs, (b"    elif:\n",), "v1 to v2")
+    carried = carry(objects, patches, *trees, resolutions=Resolutions().adding(answer))
+    assert waiting(carried) == [("runtime/vllm/a.py.patch", "vllm/a.py")]
 
 
 def test_one_conflict_hides_no_other(objects: Store) -> None:

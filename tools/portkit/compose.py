@@ -12,11 +12,13 @@ from functools import partial
 from itertools import pairwise
 
 from portkit.apply import blocks_of
+from portkit.blend import trimmed
 from portkit.carry import Unit
-from portkit.decision import Conflict, HunkResult, Landed, Region, Rung
+from portkit.decision import Conflict, HunkResult, Landed, Outcome, Region, Rung
 from portkit.finder import Library
 from portkit.model import Edit
 from portkit.ort import Series
+from portkit.resolutions import Resolutions
 from portkit.sides import Text
 from portkit.soundness import unsound
 
@@ -51,7 +53,9 @@ class Placed:
         return [o for r in self.results for o in r.landed if o.path == path]
 
 
-def compose(library: Library, git: Series, placed: Sequence[Placed]) -> dict[str, NewFile]:
+def compose(
+    library: Library, git: Series, placed: Sequence[Placed], resolutions: Resolutions
+) -> dict[str, NewFile]:
     """The new files by path; `placed` learns of the pieces that had to be refused."""
     files: dict[str, NewFile] = {}
     by_path: dict[str, list[Placed]] = {}
@@ -61,8 +65,10 @@ def compose(library: Library, git: Series, placed: Sequence[Placed]) -> dict[str
     for path, members in sorted(by_path.items()):
         theirs = library.text(path)
         while (refused := _refusal(git, theirs, members)) is not None:
-            _refuse(theirs, *refused, members)
-        edits = _ordered(_landed(path, members))
+            _refuse(theirs, *refused, members, resolutions)
+        # A person may have settled a conflict by leaving the lines as upstream has them.
+        made = _ordered(_landed(path, members))
+        edits = [edit for edit in made if edit.lines != theirs.lines[edit.start : edit.end]]
         if edits:
             # The patch that owns the file comes first, pieces that moved into it after.
             owners = sorted(
@@ -152,8 +158,14 @@ def _dissent(
     return suspects[0], "git's own merge of the series puts it elsewhere"
 
 
-def _refuse(theirs: Text, landed: Landed, reason: str, members: Sequence[Placed]) -> None:
-    """Turn one landing into a conflict, in every hunk that shares it."""
+def _refuse(
+    theirs: Text,
+    landed: Landed,
+    reason: str,
+    members: Sequence[Placed],
+    resolutions: Resolutions,
+) -> None:
+    """Turn one landing into what a person settled for it, or a conflict in all hunks it is of."""
     start, end = landed.edits[0].start, landed.edits[-1].end
     for one in members:
         for number, result in enumerate(one.results):
@@ -163,6 +175,13 @@ def _refuse(theirs: Text, landed: Landed, reason: str, members: Sequence[Placed]
             region = Region(
                 theirs.path, start, end, hunk.before, hunk.after, theirs.lines[start:end]
             )
-            conflict = Conflict(f"{landed.rung.value}: {reason}", region, blocks_of(hunk))
-            outcomes = tuple(conflict if o == landed else o for o in result.outcomes)
+            settled = resolutions.lookup(region.base, region.ours, region.theirs)
+            outcome: Outcome
+            if settled is not None and landed.rung is not Rung.RESOLUTION:
+                edit = trimmed(theirs.lines, Edit(start, end, settled.lines))
+                note = f"settled {settled.recorded}"
+                outcome = Landed(Rung.RESOLUTION, theirs.path, (edit,), note)
+            else:
+                outcome = Conflict(f"{landed.rung.value}: {reason}", region, blocks_of(hunk))
+            outcomes = tuple(outcome if o == landed else o for o in result.outcomes)
             one.results[number] = replace(result, outcomes=outcomes)

@@ -196,9 +196,9 @@ class _Journey:
         placed = [by_number[n] for n in range(len(moving))]
         _settle_what_serves(placed, new)
         library = self._libraries[new.tag]
-        files = compose(library, git, placed)
+        files = compose(library, git, placed, self._resolutions)
         if abandon(library, placed, self._skipped):
-            files = compose(library, git, placed)
+            files = compose(library, git, placed, self._resolutions)
         taken = [
             (
                 one.unit.patch,
