@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
-from portkit.audit import cmakefold, cmakerun, dispatch, generators, machine, rocm
+from portkit.audit import align, cmakefold, cmakerun, dispatch, generators, machine, rocm
 from portkit.audit.doubt import Doubt
 from portkit.audit.records import (
     DispatchRecord,
@@ -189,12 +189,13 @@ class SameCode:
 
     def _compiled(self, pair: Pair, host: bool) -> Found | Exception:
         """What is equal, or why that cannot be said: a `Doubt` if ours is at fault."""
+        upstream, patched = align.closures(pair.upstream, pair.patched)
         try:
-            before = self._built(pair.upstream, pair.arch, host)
+            before = self._built(upstream, pair.arch, host)
         except (DoesNotCompile, Unavailable) as error:
             return Unavailable(f"upstream's {error}")
         try:
-            after = self._built(pair.patched, pair.arch, host)
+            after = self._built(patched, pair.arch, host)
             return Found(**asdict(machine.compare(before, after)))
         except (Doubt, DoesNotCompile, Unavailable) as error:
             return error
