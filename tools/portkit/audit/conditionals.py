@@ -16,7 +16,7 @@ from portkit.audit.doubt import Doubt
 WINDOWS_MACROS = (
     "_MSC_VER", "_MSC_FULL_VER", "_MSVC_LANG", "_MSVC_TRADITIONAL", "_WIN32", "_WIN64", "WIN32",
     "__WIN32__", "__MINGW32__", "__MINGW64__", "__CYGWIN__", "_M_IX86", "_M_X64", "_M_AMD64",
-    "_M_ARM64", "C10_MSVC", "_USE_MATH_DEFINES_WIN",
+    "_M_ARM64", "C10_MSVC",
 )  # fmt: skip
 NOT_WINDOWS: Mapping[str, str | None] = dict.fromkeys(WINDOWS_MACROS)
 CUDA: Mapping[str, str | None] = {**NOT_WINDOWS, "USE_ROCM": None}

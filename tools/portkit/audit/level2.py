@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
-from portkit.audit import cmakefold, cmakerun, dispatch, generators, machine, rocm
+from portkit.audit import align, cmakefold, cmakerun, dispatch, generators, machine, rocm
 from portkit.audit.doubt import Doubt
 from portkit.audit.records import (
     DispatchRecord,
@@ -26,7 +26,13 @@ from portkit.audit.records import (
 from portkit.audit.units import FOLDERS, Unit, Units
 from portkit.cache import Cache
 from portkit.cuda.includes import Closure, Read
-from portkit.cuda.nvcc import COMMON_FLAGS, DoesNotCompile, Environment, compile_unit
+from portkit.cuda.nvcc import (
+    COMMON_FLAGS,
+    Compiled,
+    DoesNotCompile,
+    Environment,
+    compile_unit,
+)
 from portkit.errors import Unavailable
 from portkit.model import Event, Events, silent
 
@@ -182,23 +188,24 @@ class SameCode:
         return known is not None
 
     def _compiled(self, pair: Pair, host: bool) -> Found | Exception:
-        assert self.environment is not None
+        """What is equal, or why that cannot be said: a `Doubt` if ours is at fault."""
+        upstream, patched = align.closures(pair.upstream, pair.patched)
         try:
-            before, after = (
-                compile_unit(
-                    closure,
-                    pair.arch,
-                    self.environment,
-                    folders=FOLDERS,
-                    host=host,
-                    cache=self.cache,
-                )[0]
-                for closure in (pair.upstream, pair.patched)
-            )
-            same = machine.compare(before, after)
+            before = self._built(upstream, pair.arch, host)
+        except (DoesNotCompile, Unavailable) as error:
+            return Unavailable(f"upstream's {error}")
+        try:
+            after = self._built(patched, pair.arch, host)
+            return Found(**asdict(machine.compare(before, after)))
         except (Doubt, DoesNotCompile, Unavailable) as error:
             return error
-        return Found(**asdict(same))
+
+    def _built(self, closure: Closure, arch: str, host: bool) -> Compiled:
+        assert self.environment is not None
+        made, _ = compile_unit(
+            closure, arch, self.environment, folders=FOLDERS, host=host, cache=self.cache
+        )
+        return made
 
     def _record(self, pair: Pair, found: Found) -> UnitRecord:
         assert self.environment is not None
