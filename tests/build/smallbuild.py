@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -162,11 +163,10 @@ def target(folder: Path) -> Path:
     own = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
     packages = sysconfig.get_path("purelib")
     (own / "packages.pth").write_text(f"{packages}\n")
-    scripts = Path(sysconfig.get_path("scripts"))
+    places = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
     for name in ("cmake", "ninja"):  # where a build looks for them first
-        tool = next(path for path in scripts.iterdir() if path.stem == name)
-        (python.parent / tool.name).write_bytes(tool.read_bytes())
-        (python.parent / tool.name).chmod(0o755)
+        tool = Path(shutil.which(name, path=places) or name)
+        shutil.copy(tool, python.parent)
     (own / "torch").mkdir()
     for name, text in TORCH.items():
         (own / "torch" / name).write_text(text)

@@ -135,7 +135,9 @@ def progress(*, quiet: bool = False) -> Iterator[Events]:
         TextColumn("{task.fields[amount]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    both = sys.stdout.isatty()  # what goes into a pipe must not be drawn above the bar instead
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=both) as bar:
         yield _drawn_on(bar)
 
 
