@@ -27,12 +27,14 @@ from portkit.scan import cover, rules, scanning, silence
 from portkit.scan.entries import entries
 from portkit.scan.judge import area, counts
 from portkit.scan.model import Reason, Tier
+from portkit.scan.rules import Rules
 from portkit.scan.scanning import AREAS, Options, Scan
 from portkit.scan.tree import SourceTree
 from portkit.tags import normalise
 from portkit.upstream import obtain
 
 REVIEWS = "scan_reviewed*.toml"
+RETIRED = "retired"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -93,26 +95,28 @@ def _row(tag: str, scan: Scan, previous: Scan | None, seconds: float) -> str:
 
 
 def _precision() -> Iterator[str]:
-    """Right findings of those that were read, by the tier that a rule has now."""
+    """Right findings of those that were read, by release and the tier that a rule has now."""
     known = rules.load(ROOT)
-    by_tier: dict[Tier, list[bool]] = defaultdict(list)
+    by_tier: dict[tuple[str, str], list[bool]] = defaultdict(list)
     by_rule: dict[str, list[bool]] = defaultdict(list)
     for file in sorted((ROOT / "benchmarks").glob(REVIEWS)):
         for entry in _reviews(file):
             right = entry["verdict"] == "true"
             by_rule[entry["rule"]].append(right)
-            if entry["rule"] in known:
-                by_tier[known[entry["rule"]].tier].append(right)
-    yield "| tier | read | right | precision |"
-    yield "|---|--:|--:|--:|"
-    for tier in Tier:
-        verdicts = by_tier[tier]
-        share = f"{100 * sum(verdicts) / len(verdicts):.0f}%" if verdicts else ""
-        yield f"| {tier.value} | {len(verdicts)} | {sum(verdicts)} | {share} |"
+            by_tier[entry["tag"], _tier(known, entry["rule"])].append(right)
+    yield "| release | tier | read | right | precision |"
+    yield "|---|---|--:|--:|--:|"
+    order = [*(tier.value for tier in Tier), RETIRED]
+    for (tag, tier), verdicts in sorted(by_tier.items(), key=lambda row: order.index(row[0][1])):
+        share = f"{100 * sum(verdicts) / len(verdicts):.0f}%"
+        yield f"| {tag} | {tier} | {len(verdicts)} | {sum(verdicts)} | {share} |"
     yield ""
     for name, verdicts in sorted(by_rule.items()):
-        tier_now = known[name].tier.value if name in known else "retired"
-        yield f"{name} ({tier_now}): {sum(verdicts)} of {len(verdicts)}"
+        yield f"{name} ({_tier(known, name)}): {sum(verdicts)} of {len(verdicts)}"
+
+
+def _tier(known: Rules, name: str) -> str:
+    return known[name].tier.value if name in known else RETIRED
 
 
 def _reviews(file: Path) -> Iterator[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portkit.apply import change_between, diff
@@ -212,6 +212,7 @@ def test_views_keep_every_place(text: str, language: Language) -> None:
 _LINES = st.lists(st.sampled_from([b"a\n", b"b\n", b"c\n", b"d\n"]), max_size=12)
 
 
+@settings(deadline=None, max_examples=30)  # each runs git
 @given(_LINES, _LINES)
 def test_lines_of_a_patched_file_are_found_again(old: list[bytes], new: list[bytes]) -> None:
     before, after = b"".join(old), b"".join(new)
