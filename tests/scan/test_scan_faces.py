@@ -10,7 +10,7 @@ from pathlib import Path
 import html5lib
 import pytest
 from desk import Desk
-from test_scanning import CMAKE, FILES, RULES, scanned
+from scantree import CMAKE, FILES, ROOT, RULES, scanned
 
 from portkit import console, series
 from portkit.cache import CACHE_VARIABLE
@@ -19,8 +19,6 @@ from portkit.errors import Exit
 from portkit.scan import page, sarif, text
 from portkit.scan.entries import entries
 from portkit.scan.silence import Silence
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

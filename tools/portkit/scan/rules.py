@@ -165,7 +165,7 @@ def parse(data: bytes, where: str) -> Iterator[Rule]:
     try:
         loader = _LOADER(data)
         node = loader.get_single_node()
-        values = None if node is None else loader.construct_document(node)
+        values: list[Any] = [] if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = None if error.problem_mark is None else error.problem_mark.line + 1
         raise BadFile(where, line, f"not YAML: {error.problem}") from None
