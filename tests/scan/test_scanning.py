@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scantree import CMAKE, FILES, RULES, scanned
 
 from portkit.apply import change_between, diff
 from portkit.errors import BadFile
@@ -19,45 +21,6 @@ from portkit.scan.model import Finding, Judged, Language, Reason, Stage, Tier
 from portkit.scan.scanning import Options, Scan
 from portkit.scan.silence import Silence
 from portkit.scan.tree import SourceTree
-
-ROOT = Path(__file__).resolve().parents[2]
-RULES = rules.load(ROOT)
-QUICK = Options(slow=False, offline=True)
-
-CMAKE = b"""\
-cmake_minimum_required(VERSION 3.26)
-set(CMAKE_CXX_STANDARD 17)
-add_compile_options(/Zc:preprocessor /utf-8)
-set(SRCS "csrc/a.cu" "csrc/b.cu")
-cuda_archs_loose_intersection(MLA_ARCHS "10.0a;10.1a" "${CUDA_ARCHS}")
-if(MLA_ARCHS)
-  set(MLA_SRCS "csrc/mla.cu")
-endif()
-cuda_archs_loose_intersection(FP4_ARCHS "10.0a;12.0a" "${CUDA_ARCHS}")
-if(FP4_ARCHS)
-  list(APPEND SRCS "csrc/fp4.cu")
-endif()
-if(VLLM_GPU_LANG STREQUAL "HIP")
-  list(APPEND SRCS "csrc/hip.cu")
-endif()
-"""
-UINT = b"uint f();\n"
-FILES = {
-    "CMakeLists.txt": CMAKE,
-    "csrc/a.cu": b'#include "deep/a.cuh"\nint a;\nuint f();\n',
-    "csrc/deep/a.cuh": b"#ifdef USE_ROCM\nuint rocm();\n#else\nint cuda();\n#endif\nuint g();\n",
-    "csrc/b.cu": b"int b = __builtin_clz(1);\n",
-    "csrc/mla.cu": UINT,
-    "csrc/fp4.cu": UINT,
-    "csrc/hip.cu": UINT,
-    "csrc/unused.cuh": UINT,
-    "tests/a.cu": UINT,
-}
-
-
-def scanned(files: dict[str, bytes], **options: object) -> Scan:
-    tree = SourceTree.of_files(files, "tree")
-    return scanning.scan(tree, RULES, options=QUICK, **options)  # type: ignore[arg-type]
 
 
 def places(scan: Scan) -> list[tuple[str, int]]:
@@ -183,9 +146,9 @@ def test_results_are_kept_by_content(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def tree(identity: str) -> SourceTree:
-        def read(paths: object) -> list[bytes]:
-            asked.extend(paths)  # type: ignore[call-overload]
-            return [FILES[path] for path in paths]  # type: ignore[attr-defined]
+        def read(paths: Sequence[str]) -> list[bytes]:
+            asked.extend(paths)
+            return [FILES[path] for path in paths]
 
         return SourceTree("tree", FILES, read, identity)
 

@@ -51,6 +51,9 @@ _POSIX_FOLDERS = ("/proc", "/sys", "/dev/", "/etc/", "/usr/")
 _PRESENT = re.compile(r"(?:has|is|use|supports?)_(\w+?)(?:_available)?|(\w+)_available")
 _MENTIONS = re.compile(rb"\b(if|try|and|or|suppress|assert)\b")
 
+# An operand on a line of its own.
+_OPERAND = re.compile(rb"^\s*(?:and|or|else)\b(?!\s*:)|\b(?:and|or)[ \t]*$", re.MULTILINE)
+
 _Interval = tuple[int, int, str]  # first and last line, and why
 
 
@@ -100,13 +103,13 @@ class Guards:
         return python_module(self._data)
 
     @cached_property
-    def _nodes(self) -> list[ast.AST]:
-        return list(ast.walk(self.module)) if self.module is not None else []
+    def _statements(self) -> list[ast.stmt]:
+        return list(_within(self.module.body)) if self.module is not None else []
 
     @cached_property
     def _functions(self) -> list[tuple[int, int]]:
         found = []
-        for node in self._nodes:
+        for node in self._statements:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
                 isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
             ):
@@ -117,11 +120,13 @@ class Guards:
     def _skipped(self) -> list[_Interval]:
         if self.module is None or not _MENTIONS.search(self._data):
             return []
-        return [*_dead(self.module.body), *self._dead_expressions()]
+        return [*_dead(self.module.body), *self._dead_expressions(self.module)]
 
-    def _dead_expressions(self) -> Iterator[_Interval]:
+    def _dead_expressions(self, module: ast.Module) -> Iterator[_Interval]:
         """Operands that `and`, `or` and `x if c else y` never evaluate on Windows."""
-        for node in self._nodes:
+        if not _OPERAND.search(self._data):
+            return
+        for node in ast.walk(module):
             if isinstance(node, ast.IfExp):
                 answer = truth(node.test)
                 if answer is not None:
@@ -141,21 +146,20 @@ class Guards:
     def _asked(self) -> list[tuple[int, int, str, str]]:
         """Lines that run only where something is present: first, last, its name, and why."""
         found = []
-        for node in self._nodes:
-            if isinstance(node, ast.If | ast.IfExp):
-                body = node.body if isinstance(node.body, list) else [node.body]
-                orelse = node.orelse if isinstance(node.orelse, list) else [node.orelse]
+        for node in self._statements:
+            if isinstance(node, ast.If):
                 for name in _presence(node.test):
-                    found.append((body[0].lineno, _end(body[-1]), name, _why(node.test)))
-                if isinstance(node.test, ast.UnaryOp) and orelse:
+                    found.append((node.body[0].lineno, _end(node.body[-1]), name, _why(node.test)))
+                if isinstance(node.test, ast.UnaryOp) and node.orelse:
+                    first, last = node.orelse[0].lineno, _end(node.orelse[-1])
                     for name in _presence(node.test.operand):
-                        found.append((orelse[0].lineno, _end(orelse[-1]), name, _why(node.test)))
+                        found.append((first, last, name, _why(node.test)))
         return found
 
     @cached_property
     def _handlers(self) -> list[tuple[int, int, tuple[str, ...]]]:
         found = []
-        for node in self._nodes:
+        for node in self._statements:
             if isinstance(node, ast.Try):
                 names = tuple(
                     name
@@ -333,6 +337,16 @@ def _dead(body: Sequence[ast.stmt]) -> Iterator[_Interval]:
             yield from _dead(getattr(statement, field, ()))
         for part in (*getattr(statement, "handlers", ()), *getattr(statement, "cases", ())):
             yield from _dead(part.body)
+
+
+def _within(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a block, and of the blocks in it."""
+    for statement in body:
+        yield statement
+        for field in ("body", "orelse", "finalbody"):
+            yield from _within(getattr(statement, field, ()))
+        for part in (*getattr(statement, "handlers", ()), *getattr(statement, "cases", ())):
+            yield from _within(part.body)
 
 
 def _leaves(body: Sequence[ast.stmt]) -> bool:

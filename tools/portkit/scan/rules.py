@@ -23,6 +23,9 @@ from portkit.scan.model import Finding, Language, Stage, Tier
 
 FOLDER = "patch_series/rules"
 
+# The one in C is eight times as fast, where PyYAML was built with it.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 Snippet = str | dict[str, str]  # the text of one file, or several files by path
 
 
@@ -160,8 +163,9 @@ def load(root: Path) -> Rules:
 def parse(data: bytes, where: str) -> Iterator[Rule]:
     """The rules of one file; raises `BadFile`."""
     try:
-        node = yaml.compose(data, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(data)
+        loader = _LOADER(data)
+        node = loader.get_single_node()
+        values: list[Any] = [] if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = None if error.problem_mark is None else error.problem_mark.line + 1
         raise BadFile(where, line, f"not YAML: {error.problem}") from None
