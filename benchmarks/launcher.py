@@ -138,10 +138,10 @@ def medians(runs: list[Run]) -> list[list[str]]:
             if figures
         }
         for name, figures in middle.items():
-            share = figures["tokens/s"] / middle[PEER]["tokens/s"]
+            beside = middle.get(PEER, figures)["tokens/s"]
             cells = [f"{figures[key]:.0f}" for key in list(FIGURES)[:1]]
             cells += [f"{figures[key]:.1f}" for key in list(FIGURES)[1:]]
-            rows.append([name, str(streams), *cells, f"{share:.2f}"])
+            rows.append([name, str(streams), *cells, f"{figures['tokens/s'] / beside:.2f}"])
     return rows
 
 
