@@ -34,6 +34,10 @@ class Library:
         self.files.look_up(paths)
         return self._read({path: self.files[path].oid for path in paths})
 
+    def share(self, other: Library, paths: Iterable[str]) -> None:
+        """Take files that are the same in `other`, with all that is known of them there."""
+        self._texts.update((path, other.text(path)) for path in paths)
+
     def changed(self, other: Library, language: Language) -> list[Text]:
         """The files in `language` that `other` does not hold with the same content."""
         key = other.tag, language

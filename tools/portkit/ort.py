@@ -1,7 +1,7 @@
-"""Git's own merge of the whole series (merge-ort), as rename tracker and second opinion.
+"""Git's own merge, as tracker of files that upstream moved and as second opinion.
 
-`git merge-tree --write-tree` merges two commits without a work tree in about 0.1 s for any
-number of patches, and follows files that upstream moved between adjacent releases.
+`git merge-tree --write-tree` (merge-ort) merges two commits without a work tree, in one run for any
+number of files, and follows what upstream moved between adjacent releases.
 """
 
 from __future__ import annotations

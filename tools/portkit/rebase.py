@@ -211,11 +211,12 @@ class _Journey:
     def _read(self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]) -> None:
         """Read the units' files at both tags, many at once."""
         paths = [one.unit.base_path for one in moving if one.unit.base_tag == old.tag]
+        was, now = self._libraries[old.tag], self._libraries[new.tag]
+        was.texts(paths)
         new.files.look_up(paths)
-        self._libraries[old.tag].texts(paths)
-        self._libraries[new.tag].texts(
-            [p for p in paths if new.files.get(p, old.files[p]) != old.files[p]]
-        )
+        there = [path for path in paths if path in new.files]
+        now.share(was, [path for path in there if new.files[path] == old.files[path]])
+        now.texts(there)
 
     def _search(self, git: ort.Series, old: Snapshot, new: Snapshot) -> None:
         """Follow the files that are gone, and read what may hold their code now.
