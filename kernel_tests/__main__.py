@@ -56,13 +56,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sanitize", action="store_true", help="a few cases under compute-sanitizer"
     )
-    parser.add_argument("--compile-only", action="store_true",
-                        help="no GPU: compile every patched unit, for all the toolkit's archs")  # fmt: skip
+    parser.add_argument(
+        "--compile-only", action="store_true",
+        help="no GPU: compile every patched unit, for all the toolkit's archs",
+    )  # fmt: skip
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report")
-    parser.add_argument("--results", type=Path, metavar="FILE",
-                        help="where the result file goes (default: kernel_tests/results)")  # fmt: skip
-    parser.add_argument("--prepare", type=Path, metavar="DIR",
-                        help="write the source for a machine without network, and stop")  # fmt: skip
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE",
+        help="where the result file goes (default: kernel_tests/results)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--prepare", type=Path, metavar="DIR",
+        help="write the source for a machine without network, and stop",
+    )  # fmt: skip
     parser.add_argument("--trees", type=Path, metavar="DIR", help="source that --prepare wrote")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep objects and libraries here")
     parser.add_argument("--jobs", type=int, metavar="N", help="compilers at a time")

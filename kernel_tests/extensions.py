@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-import torch
-
 from kernel_tests.build import Builder, Library, patched_side, upstream_side
 from kernel_tests.trees import Trees
 from portkit.errors import BadInput
@@ -41,6 +39,8 @@ class Extensions:
             return self._installed(name, kernel)
         if kernel.kind == "python":
             return tuple(_module(path) for path in self.libraries[name])
+        import torch  # noqa: PLC0415
+
         for path in self.libraries[name]:
             if path not in _LOADED:
                 torch.ops.load_library(str(path))
@@ -50,6 +50,8 @@ class Extensions:
     def _installed(self, name: str, kernel: Kernel) -> tuple[ModuleType | None, ...]:
         if kernel.kind == "python":
             return (importlib.import_module(f"vllm.{name}"),)
+        import torch  # noqa: PLC0415
+
         for op in kernel.ops:
             library, _, plain = op.partition("::")
             if not hasattr(getattr(torch.ops, library), plain):
@@ -100,7 +102,8 @@ def saved(found: Extensions, file: Path) -> Path:
     """Write which libraries there are to `file`, for another process to take."""
     libraries = {name: [str(path) for path in paths] for name, paths in found.libraries.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"libraries": libraries, "failures": found.failures}), "utf-8")
+    data = {"sides": found.sides, "libraries": libraries, "failures": found.failures}
+    file.write_text(json.dumps(data), "utf-8")
     return file
 
 
@@ -108,12 +111,10 @@ def given(file: Path) -> Extensions:
     """The libraries that `saved` wrote to `file`; raises `BadInput`."""
     try:
         data = json.loads(file.read_text("utf-8"))
-        found = {name: tuple(map(Path, paths)) for name, paths in data["libraries"].items()}
-        failures = dict(data["failures"])
+        libraries = {name: tuple(map(Path, paths)) for name, paths in data["libraries"].items()}
+        return Extensions(tuple(data["sides"]), libraries, dict(data["failures"]))
     except (OSError, ValueError, KeyError, AttributeError):
         raise BadInput(f"{file} does not name libraries that were built") from None
-    both = any(len(paths) > 1 for paths in found.values())
-    return Extensions(("", "upstream") if both else ("",), found, failures)
 
 
 @functools.cache

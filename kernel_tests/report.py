@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jinja2
 
 from portkit.kernelmanifest import Manifest
-from portkit.kernelresults import KernelResult, Result, Timing
+from portkit.kernelresults import KernelResult, Result, Sanitizer, Timing, UpstreamTests
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Kernels on {{ r.gpu.name }}</title>
@@ -33,7 +33,8 @@ torch {{ r.gpu.torch }}, {{ r.date }}, seed {{ r.seed }}, against {{ r.against }
 <td class="{{ verdict }}">{{ verdict }}<td>{{ m.by }}</tr>
 {% endfor %}</table>{% endif %}
 {% if r.sanitizer %}<h2>compute-sanitizer</h2><ul>
-{% for s in r.sanitizer %}<li>{{ s.tool }}, {{ s.cases }} cases: {{ s.summary }}{% endfor %}</ul>{% endif %}
+{% for s in r.sanitizer %}<li>{{ s.tool }}, {{ s.cases }} cases: {{ s.summary }}{% endfor %}</ul>
+{% endif %}
 </html>
 """
 
@@ -81,7 +82,7 @@ def faults(result: Result) -> list[str]:
         if kernel.upstream_tests is not None:
             found += [f"upstream's {name}: {one}" for one in kernel.upstream_tests.failures]
     found += [f"mutant {one.name} survived" for one in result.mutants if not one.killed]
-    found += [f"{run.tool}: {run.summary}" for run in result.sanitizer if run.errors]
+    found += [f"{run.tool}: {run.summary}{_beside(run)}" for run in result.sanitizer if run.worse]
     return found
 
 
@@ -97,12 +98,20 @@ def _row(name: str, kernel: KernelResult) -> dict[str, str]:
         "cases": ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()),
         "error": f"{max(errors):.2f} of allowed" if errors else "",
         "ratio": f"{slowest.ratio:.3f} ± {slowest.noise:.3f}" if slowest else "",
-        "upstream": (
-            f"{tests.passed} passed, {tests.failed} failed, {tests.skipped} skipped"
-            if tests
-            else ""
-        ),
+        "upstream": _counts(tests) if tests else "",
     }
+
+
+def _counts(tests: UpstreamTests) -> str:
+    kinds = {"passed": tests.passed, "failed": tests.failed, "skipped": tests.skipped}
+    kinds["not set up"] = tests.broken
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+
+
+def _beside(run: Sanitizer) -> str:
+    if run.upstream is None:
+        return "; upstream's build was not asked"
+    return f"; upstream's build has {run.upstream}"
 
 
 def _slow(name: str, timing: Timing) -> str:

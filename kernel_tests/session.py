@@ -190,19 +190,20 @@ def _sanitized(
         print("compute-sanitizer is not installed; left out", file=sys.stderr)
         return ()
     # Generated kernels are upstream's own, and there are too many to instrument.
-    patched = {
-        name: paths[:1]
-        for name, paths in extensions.libraries.items()
-        if not manifest.kernels[name].generated
-    }
-    work = cache / "sanitizer"
-    libraries = found.saved(found.Extensions(("",), patched), work / "libraries.json")
-    kernels = ",".join(patched)
-    with ThreadPoolExecutor() as pool:
-        runs = pool.map(
-            lambda tool: sanitizer.run(root, libraries, tool, work, kernels), sanitizer.TOOLS
+    sides = [
+        found.Extensions(
+            (prefix,),
+            {
+                name: paths[number : number + 1]
+                for name, paths in extensions.libraries.items()
+                if not manifest.kernels[name].generated
+            },
         )
-        return tuple(runs)
+        for number, prefix in enumerate(extensions.sides)
+    ]
+    work = cache / "sanitizer"
+    with ThreadPoolExecutor() as pool:
+        return tuple(pool.map(lambda tool: sanitizer.run(root, sides, tool, work), sanitizer.TOOLS))
 
 
 def _driver() -> str:

@@ -23,7 +23,7 @@ from portkit.kernelmanifest import Kernel, Manifest
 from portkit.model import Events, Patch, silent, split_lines
 
 BRANCH = "PORT_WINDOWS_BRANCH"
-_KEPT = ("csrc/", "tests/", "vllm/", "cmake/", "CMakeLists.txt", "pyproject.toml")
+_KEPT = ("csrc/", "tests/", "vllm/", "cmake/", "CMakeLists.txt", "requirements/cuda.txt")
 _RECORD = "trees.json"
 
 # The generator parses the same template for each of some thousand kernels; once is enough.

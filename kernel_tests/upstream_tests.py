@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,7 +68,18 @@ def summary(found: Mapping[str, UpstreamTests]) -> str:
     )
 
 
-_KINDS = ("passed", "failed", "skipped")
+_KINDS = ("passed", "failed", "skipped", "broken")
+
+
+def _metadata(trees: Trees, work: Path) -> Path:
+    """A folder that says vLLM is installed, by which it tells that it runs on CUDA."""
+    version = trees.tag.removeprefix("v")
+    folder = work / "metadata"
+    info = folder / f"vllm-{version}.dist-info"
+    info.mkdir(parents=True, exist_ok=True)
+    text = f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n"
+    (info / "METADATA").write_text(text, "utf-8")
+    return folder
 
 
 def _run(
@@ -75,8 +87,10 @@ def _run(
 ) -> UpstreamTests:
     report = work / f"{name}.xml"
     report.unlink(missing_ok=True)
-    path = os.pathsep.join([str(trees.patched), str(root), str(root / "tools")])
-    path = os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH", "")]))
+    folders = [trees.patched, _metadata(trees, work), root, root / "tools"]
+    path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")]).rstrip(
+        os.pathsep
+    )
     environment = {
         **os.environ,
         "PYTHONPATH": path,
@@ -99,16 +113,21 @@ def _run(
             return _lost(f"no end after {_SECONDS} s")
     if not report.exists():
         return _lost(f"pytest ended early: see {work / name}.log")
-    return _read(report)
+    return read(report)
 
 
-def _read(report: Path) -> UpstreamTests:
+def read(report: Path) -> UpstreamTests:
+    """What a JUnit report says; a test that could not be set up is broken, not failed."""
     counts = dict.fromkeys(_KINDS, 0)
     failures: list[str] = []
+    reasons: Counter[str] = Counter()
     for case in ElementTree.parse(report).iter("testcase"):
-        failure = next(
-            (case.find(tag) for tag in ("failure", "error") if case.find(tag) is not None), None
-        )
+        broken = case.find("error")
+        if broken is not None:
+            counts["broken"] += 1
+            reasons[broken.get("message", "").partition("\n")[0]] += 1
+            continue
+        failure = case.find("failure")
         if failure is not None:
             counts["failed"] += 1
             first = failure.get("message", "").partition("\n")[0]
@@ -117,7 +136,8 @@ def _read(report: Path) -> UpstreamTests:
             counts["skipped"] += 1
         else:
             counts["passed"] += 1
-    return UpstreamTests(**counts, failures=tuple(failures[:_SHOWN]))
+    words = [f"{count} could not be set up: {reason}"[:300] for reason, count in reasons.items()]
+    return UpstreamTests(**counts, failures=tuple([*words, *failures][:_SHOWN]))
 
 
 def _lost(why: str) -> UpstreamTests:

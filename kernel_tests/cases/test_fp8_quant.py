@@ -10,7 +10,9 @@ from kernel_tests.references.quantisation import by_group, dynamic_scale, quanti
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 SHAPES = [(1, 1), (1, 16), (7, 33), (3, 1027), (128, 256), (83, 4096), (4096, 5120)]
 ALMOST = Steps(1, 0.001)
-LOOSER = Steps(1, 0.005)  # where the scale is a quotient of float32 too
+# A scale made of the largest value puts up to one in 16 of bf16's few values on a tie of e4m3, and
+# float32's rounding of the scale decides for half of them.
+LOOSER = Steps(1, 0.05)
 SCALE = Tolerance(4 * 2.0**-24)
 
 

@@ -109,11 +109,12 @@ def is_compiled(path: str) -> bool:
     return path.startswith("csrc/") and (file.suffix in COMPILED or file.name == _GENERATOR)
 
 
-def unclaimed(manifest: Manifest, paths: Mapping[str, str]) -> Iterator[str]:
+def unclaimed(manifest: Manifest, paths: Mapping[str, str]) -> frozenset[str]:
     """The patches (name to path of the file it changes) of compiled files that no kernel names."""
-    for name, path in paths.items():
-        if is_compiled(path) and name not in manifest.claimed and name not in manifest.elsewhere:
-            yield name
+    known = {*manifest.claimed, *manifest.elsewhere}
+    return frozenset(
+        name for name, path in paths.items() if is_compiled(path) and name not in known
+    )
 
 
 def unknown(manifest: Manifest, names: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -88,6 +88,7 @@ class UpstreamTests(_Record):
     passed: int
     failed: int
     skipped: int
+    broken: int = Field(default=0, description="not set up: a package is missing, say")
     failures: tuple[str, ...] = ()
 
 
@@ -125,6 +126,14 @@ class Sanitizer(_Record):
     cases: int = Field(description="that ran and passed under the tool")
     errors: int = Field(description="-1 when the tool did not get to its summary")
     summary: str
+    upstream: int | None = Field(
+        default=None, description="errors of upstream's build on the same cases"
+    )
+
+    @property
+    def worse(self) -> bool:
+        """Whether the patched build has more errors than upstream's, as far as that is known."""
+        return self.errors != 0 and (self.upstream is None or self.errors > self.upstream)
 
 
 class Result(_Record):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from portkit import kernelmanifest, patchdoc
 from portkit import lintrules as rules
-from portkit import patchdoc
 from portkit import pin as pinfile
 from portkit.apply import DoesNotApply, apply_change
 from portkit.errors import BadFile
@@ -52,6 +52,7 @@ def check(root: Path, *, today: date) -> Found:
         faults += rules.of_lines(one)
         faults += rules.of_file(one)
     faults += _strays(root)
+    faults += _of_kernels(root, listed)
     faults += _of_pin(root, listed, whole=not faults)
     return Found(tuple(listed), tuple(sorted(faults)))
 
@@ -147,6 +148,26 @@ def _strays(root: Path) -> Iterator[Fault]:
         if file.is_file() and not known:
             message = "is neither a patch nor anything else of the series"
             yield Fault(f"{SERIES_FOLDER}/{name}", 1, "stray", message)
+
+
+def _of_kernels(root: Path, listed: Sequence[Listed]) -> Iterator[Fault]:
+    """Patches of compiled files without a kernel test, and tests of patches that are gone."""
+    if not (root / kernelmanifest.MANIFEST_FILE).exists():
+        return
+    try:
+        manifest = kernelmanifest.load(root)
+    except BadFile as error:
+        yield _fault(error, "kernels")
+        return
+    paths = {one.patch.name: one.patch.path for one in listed}
+    for one in listed:
+        if one.patch.name in kernelmanifest.unclaimed(manifest, paths):
+            message = (
+                f"changes a compiled file and is in no entry of {kernelmanifest.MANIFEST_FILE}"
+            )
+            yield one.fault(1, "kernels", message)
+    for kernel, patch in kernelmanifest.unknown(manifest, paths):
+        yield Fault(kernelmanifest.MANIFEST_FILE, 1, "kernels", f"{kernel}: there is no {patch}")
 
 
 def _of_pin(root: Path, listed: Sequence[Listed], *, whole: bool) -> Iterator[Fault]:
