@@ -16,7 +16,7 @@ from pathlib import Path
 from kernel_tests import run as kernel_run
 from kernel_tests.build import PROBES
 from kernel_tests.trees import BRANCH, Trees
-from portkit import console
+from portkit import console, kernelresults
 from portkit.cuda import nvcc, toolkits, torchheaders
 from portkit.cuda.includes import Includes
 from portkit.errors import Exit, PortError, Unavailable
@@ -56,7 +56,20 @@ def main(root: Path, manifest: Manifest, names: Sequence[str], given: argparse.N
     failed = [one for one in results if one.error]
     if given.json:
         units = [vars(one) for one in results]
-        console.print_json("kernel-tests", {"archs": [*archs], "units": units})
+        sources = {
+            name: kernelresults.sources_key(root, manifest.kernels[name], trees.tag)
+            for name in names
+        }
+        console.print_json(
+            "kernel-tests",
+            {
+                "tag": trees.tag,
+                "toolkit": toolkit.version,
+                "archs": [*archs],
+                "sources": sources,
+                "units": units,
+            },
+        )
     else:
         for one in failed:
             print(f"{one.kernel}: {one.unit} for {one.arch}: {one.error}")

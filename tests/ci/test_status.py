@@ -52,8 +52,11 @@ def gpu_result(manifest: Manifest, outcome: str = "passed", sources: str | None 
 
 def compiled(manifest: Manifest, error: str = "") -> CompileResult:
     sources = {"awq": kernelresults.sources_key(ROOT, manifest.kernels["awq"], TAG)}
-    unit = CompiledUnit(kernel="awq", unit="gemm_kernels.cu", error=error)
-    return CompileResult("linux", "13.0", TAG, ("8.6", "9.0"), sources, (unit,))
+    archs = ("8.6", "9.0")
+    units = [
+        CompiledUnit(kernel="awq", unit="gemm_kernels.cu", arch=arch, error=error) for arch in archs
+    ]
+    return CompileResult("linux", "13.0", TAG, archs, sources, tuple(units))
 
 
 def page(

@@ -15,12 +15,13 @@ _NAME = re.compile(r"compile-(?P<system>linux|windows)-(?P<toolkit>\d+\.\d+)(-[\
 
 
 class CompiledUnit(BaseModel):
-    """One unit of one kernel; `error` is the compiler's first word, empty where it compiled."""
+    """One unit for one architecture; `error` is the compiler's first word, or empty."""
 
     model_config = ConfigDict(frozen=True)
 
     kernel: str
     unit: str
+    arch: str
     error: str = ""
 
 

@@ -106,8 +106,8 @@ def _row(archs: Sequence[str], patch: Patch, verdict: Verdict, evidence: Evidenc
 
 def _compiled(kernels: Sequence[str], arch: str, evidence: Evidence) -> Iterator[Run]:
     for result in evidence.compiled:
-        units = [unit for unit in result.units if unit.kernel in kernels]
-        if arch not in result.archs or not units:
+        units = [one for one in result.units if one.kernel in kernels and one.arch == arch]
+        if not units:
             continue
         where = f"{result.system}, CUDA {result.toolkit}"
         built = [name for name in kernels if name in result.sources]
