@@ -106,15 +106,15 @@ class SameCode:
 
     def prepare(self, pairs: Sequence[Pair]) -> None:
         """Look up or compile all of `pairs`, several at a time."""
-        wanted = [pair for pair in dict.fromkeys(pairs) if not self._recorded(pair)]
-        if self.environment is None or not wanted:
+        missing = [pair for pair in dict.fromkeys(pairs) if not self._recorded(pair)]
+        if self.environment is None:
             return
-        with_host = {pair.unit: pair for pair in reversed(wanted)}
-        with_host = {u: p for u, p in with_host.items() if not self._knows_host(u)}
+        firsts = {pair.unit: pair for pair in reversed(pairs)}
+        with_host = {pair for unit, pair in firsts.items() if not self._knows_host(unit)}
+        wanted = list(dict.fromkeys([*missing, *with_host]))
         with ThreadPoolExecutor(self.jobs) as pool:
             waiting = {
-                pool.submit(self._compiled, pair, pair in with_host.values()): pair
-                for pair in wanted
+                pool.submit(self._compiled, pair, pair in with_host): pair for pair in wanted
             }
             for number, one in enumerate(as_completed(waiting)):
                 pair, result = waiting[one], one.result()
@@ -151,11 +151,11 @@ class SameCode:
         raise Undecided(self.missing or f"the host code of {unit} was not compared")
 
     def _knows_host(self, unit: str) -> bool:
-        """Whether the host object of a unit need not be compiled."""
-        if unit in dispatch.KNOWN:
-            return True
-        found = (f for p, f in self._results.items() if p.unit == unit and isinstance(f, Found))
-        return any(one.knows_host for one in found)
+        """Whether the host object of a unit need not be compiled, or has been tried."""
+        results = [result for pair, result in self._results.items() if pair.unit == unit]
+        return unit in dispatch.KNOWN or any(
+            isinstance(result, Exception) or result.knows_host for result in results
+        )
 
     def _launches(self, unit: str) -> int:
         key = (unit, dispatch.digest(self.upstream), dispatch.digest(self.patched))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from portkit import durable
 from portkit.errors import BadFile
@@ -33,7 +33,7 @@ class Found(_Model):
     kernels: int
     unused: int
     host: bool = False
-    host_doubt: str = ""
+    host_doubt: str = Field(default="", exclude=True)  # a doubt is no evidence: it is not written
 
     @property
     def knows_host(self) -> bool:
