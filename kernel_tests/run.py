@@ -71,7 +71,13 @@ def source(
     from kernel_tests import trees as prepared  # noqa: PLC0415
 
     if trees is not None:
-        return prepared.open_prepared(trees.absolute())
+        made = prepared.open_prepared(trees.absolute())
+        if missing := set(archs) - set(made.archs):
+            raise BadInput(
+                f"{trees} was prepared for {', '.join(made.archs)}, not {', '.join(missing)}",
+                hint=f"prepare it again: --prepare DIR --archs {','.join(archs)}",
+            )
+        return made
     folder = cache / "trees" / "-".join(archs)
     return prepared.prepare(root, folder, manifest, archs)
 

@@ -73,9 +73,15 @@ def prepare(
     `verified_tree` and `write_checkout` raise.
     """
     # Imported here: a machine without network gets prepared trees and none of the tools' packages.
-    from portkit import patched  # noqa: PLC0415
-    from portkit.tree import write_checkout  # noqa: PLC0415
-    from portkit.upstream import Cache, obtain  # noqa: PLC0415
+    try:
+        from portkit import patched  # noqa: PLC0415
+        from portkit.tree import write_checkout  # noqa: PLC0415
+        from portkit.upstream import Cache, obtain  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise Unavailable(
+            f"{error.name} is not installed in this Python",
+            hint="pip install -r requirements.lock, or give source that was prepared: --trees",
+        ) from None
 
     pin = pinfile.read(root / pinfile.PIN_FILE)
     patches = series.load(root).upstream

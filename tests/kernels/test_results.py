@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kernel_tests import report, sanitizer, upstream_tests
-from portkit import kernelmanifest, kernelresults
+from portkit import kernelmanifest, kernelresults, series
+from portkit.audit import tested
 from portkit.errors import BadFile
 from portkit.kernelresults import Case, Gpu, KernelResult, Mutant, Result, Sanitizer, Timing
 
@@ -140,3 +141,21 @@ def test_sanitizer_output_is_read() -> None:
     assert sanitizer.read("racecheck", said).errors == 10
     assert sanitizer.read("memcheck", "========= ERROR SUMMARY: 0 errors\n").errors == 0
     assert sanitizer.read("memcheck", "killed").errors == -1
+
+
+def test_the_audit_counts_a_patch_whose_kernels_all_passed(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "patch_series", tmp_path / "patch_series")
+    ignored = shutil.ignore_patterns("results", "__pycache__")
+    shutil.copytree(ROOT / "kernel_tests", tmp_path / "kernel_tests", ignore=ignored)
+    shutil.copy(ROOT / "upstream_pin.txt", tmp_path)
+    patches = {patch.name: patch for patch in series.load(ROOT).upstream}
+    awq = patches[MANIFEST.kernels["awq"].patches[0]]
+    assert tested.results(tmp_path, "v0.14.1")(awq) == ""
+    kernelresults.write(tmp_path / kernelresults.RESULTS_FOLDER / "gpu.json", result())
+    said = tested.results(tmp_path, "v0.14.1")
+    assert said(awq).startswith("kernel tests awq passed on NVIDIA H100 80GB HBM3")
+    assert said(patches["kernels/csrc/quantization/utils.cuh.patch"]) == ""
+    assert said(patches["build/setup.py.patch"]) == ""
+    case = tmp_path / "kernel_tests/cases/test_awq.py"
+    case.write_text("# other\n", "utf-8")
+    assert tested.results(tmp_path, "v0.14.1")(awq) == ""
