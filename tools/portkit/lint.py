@@ -31,6 +31,7 @@ from portkit.series import (
 )
 
 _ELSEWHERE = ("resolutions/", "rules/")
+_KNOWN = ("series", "evidence.json")  # the latter is what the audit recorded
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _strays(root: Path) -> Iterator[Fault]:
     folder = root / SERIES_FOLDER
     for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
         name = file.relative_to(folder).as_posix()
-        known = name == "series" or name.endswith(".patch") or name.startswith(_ELSEWHERE)
+        known = name in _KNOWN or name.endswith(".patch") or name.startswith(_ELSEWHERE)
         if file.is_file() and not known:
             message = "is neither a patch nor anything else of the series"
             yield Fault(f"{SERIES_FOLDER}/{name}", 1, "stray", message)
