@@ -107,12 +107,13 @@ def listener(host: str | None, port: int) -> socket.socket:
         MachineRefuses: the port is in use or not allowed.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror:
         raise BadInput(f"--host {host} is no address", "127.0.0.1 is this machine only") from None
-    bound = socket.socket(family, kind)
+    # With the protocol named, asyncio turns off Nagle's algorithm: 40 ms per first token.
+    bound = socket.socket(family, kind, protocol)
     if sys.platform == "win32":
         # SO_REUSEADDR would share the port with whoever asks next.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)

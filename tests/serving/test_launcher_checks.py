@@ -110,6 +110,7 @@ def test_listener_holds_the_port_and_answers_nobody_yet() -> None:
     with checks.listener("127.0.0.1", 0) as bound:
         host, port = bound.getsockname()
         assert host == "127.0.0.1"
+        assert bound.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY for no other
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((host, port), timeout=5)
         bound.listen()
