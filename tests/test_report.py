@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 from xml.etree.ElementTree import Element
 
 import html5lib
@@ -26,7 +27,7 @@ from portkit.decision import (
     Why,
 )
 from portkit.facts import Facts, facts
-from portkit.git import Store
+from portkit.git import Files, Store
 from portkit.model import Edit, FileChange, Hunk, Patch, Pin
 from portkit.rebase import Carried, NewFile, Snapshot, Step, Story, carry_series
 from portkit.report import Report, Run, build, html, markdown, to_json
@@ -59,6 +60,9 @@ def hunk_of(lines: Sequence[bytes], *edits: Edit) -> Hunk:
     return hunk
 
 
+NO_FILES = cast(Files, {})  # of a snapshot that nothing is looked up in
+
+
 def patch_of(path: str = "vllm/a.py", *hunks: Hunk, head: bytes = HEADER) -> Patch:
     return Patch(f"runtime/{path}.patch", head, FileChange(path, path, hunks))
 
@@ -68,7 +72,7 @@ def result(hunk: Hunk, *outcomes: Outcome, path: str = "vllm/a.py", tag: str = "
 
 
 def carried(*stories: Story, files: dict[str, NewFile] | None = None, tag: str = "v3") -> Carried:
-    return Carried(Snapshot(tag, "2" * 40, {}), files or {}, stories)
+    return Carried(Snapshot(tag, "2" * 40, NO_FILES), files or {}, stories)
 
 
 def made(

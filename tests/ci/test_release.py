@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from portkit import console
+from portkit import console, series
 from portkit.commands import release
 from portkit.errors import Exit
 
@@ -29,7 +29,8 @@ def folder(tmp_path: Path) -> Path:
 def test_hashes_and_notes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert release.main([str(folder)], ROOT) == Exit.OK
     text = capsys.readouterr().out
-    assert "vLLM v0.14.1 (commit `d7de043d5`) with 26 patches" in text
+    patches = len(series.load(ROOT).upstream)
+    assert f"vLLM v0.14.1 (commit `d7de043d5`) with {patches} patches" in text
     assert all(f"`{name}`" in text for name in NAMES)
     if shutil.which("sha256sum"):
         command = ["sha256sum", "--strict", "-c", "SHA256SUMS"]

@@ -160,7 +160,10 @@ class Stack:
         change = canonical_change(patch.change)
         base = None if change.old_path is None else self.pristine.file(change.old_path)
         try:
-            if change.new_path != change.old_path and change.new_path in self.pristine.files:
+            if (
+                change.new_path not in (None, change.old_path)
+                and change.new_path in self.pristine.files
+            ):
                 raise DoesNotApply(change.path, "the new file exists already")
             data = apply_change(change, None if base is None else base.data)
         except DoesNotApply as error:
