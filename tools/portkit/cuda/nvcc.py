@@ -36,9 +36,9 @@ COMMON_FLAGS = (
     "-DCUTLASS_ENABLE_DIRECT_CUDA_DRIVER_CALL=1", "-Xcompiler=-fPIC", "-w",
 )  # fmt: skip
 # For host objects that compare: nothing moves its neighbours, and no function is inlined or not
-# because of the size of others.  Code that is equal before optimisation is equal after it.
-_HOST_FLAGS = ("-Xcompiler=-O0,-ffunction-sections,-fdata-sections",)
-_FORMAT = b"nvcc-3"  # changes when the same key would stand for something else
+# because of the size of others.  (-O0 would be overridden by nvcc's own -O2, which comes last.)
+_HOST_FLAGS = ("-Xcompiler=-fno-inline,-ffunction-sections,-fdata-sections",)
+_FORMAT = b"nvcc-4"  # changes when the same key would stand for something else
 _SAID = 2000  # characters of a compiler's complaint that are worth repeating
 _ARCH = re.compile(r"(\d+)\.(\d)([af]?)")
 
