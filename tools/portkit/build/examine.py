@@ -105,7 +105,7 @@ def _python(
             "use Python from python.org (not the Store's), or install python3-dev",
         )  # fmt: skip
     elif not target.virtual:
-        remedy = "make one, which leaves other programs alone: python -m venv C:\\vllm\\env"
+        remedy = "make one, which leaves other programs alone: python -m venv FOLDER"
         yield warn("python", f"{said}, not a virtual environment", remedy)
     else:
         yield ok("python", said)
