@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from portkit import console, durable, kernelmanifest, kernelresults, series
 from portkit import pin as pinfile
 from portkit.audit import records, tested
 from portkit.audit.audit import Audit
-from portkit.audit.level2 import SameCode
+from portkit.audit.level2 import ARCHS, SameCode
+from portkit.audit.records import Records
 from portkit.audit.sources import Sources
 from portkit.ci import plan as planfile
 from portkit.ci import results, statuspage
@@ -60,11 +62,13 @@ def _status(root: Path, upstream: Path | None) -> Status:
         console.progress() as events,
     ):
         sources = Sources(pristine.store, pin.tree, patches)
+        known = records.read(root)
         recorded = SameCode(
-            sources.upstream, sources.patched, records.read(root), None,
+            sources.upstream, sources.patched, known, None,
             missing="it is not recorded", events=events,
         )  # fmt: skip
-        audit = Audit(sources, recorded, tested=tested.results(root, pin.tag), events=events)
+        results_of = tested.results(root, pin.tag)
+        audit = Audit(sources, recorded, _recorded_archs(known), results_of, events)
         verdicts = {verdict.patch: verdict for verdict in audit.run(patches)}
     evidence = Evidence(
         root,
@@ -73,6 +77,13 @@ def _status(root: Path, upstream: Path | None) -> Status:
         tuple(kernelresults.read_all(root).values()),
     )
     return status(pin.tag, planfile.read(root).architectures, patches, verdicts, evidence)
+
+
+def _recorded_archs(known: Records) -> tuple[str, ...]:
+    """The architectures that the most units were compared for: those the record speaks of."""
+    counts = Counter(arch for unit in known.units for arch in unit.archs)
+    most = max(counts.values(), default=0)
+    return tuple(arch for arch in ARCHS if counts[arch] == most)
 
 
 def _json(found: Status) -> str:
