@@ -41,6 +41,18 @@ def replace(source: Path, target: Path) -> None:
     source.replace(target)
 
 
+def put(path: Path, data: bytes) -> None:
+    """Write a file and the folders above it: whole or not at all, whoever else does the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part, data)
+        replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
 @_patiently
 def remove(path: Path) -> None:
     """Remove a file, if it is there."""

@@ -174,11 +174,8 @@ def read_all(root: Path) -> dict[str, Result]:
 
 def write(file: Path, result: Result) -> None:
     """Write a result file, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     text = result.model_dump_json(indent=1, by_alias=True, exclude_defaults=True)
-    part = file.with_name(f".{file.name}.part")
-    durable.write(part, (text + "\n").encode())
-    durable.replace(part, file)
+    durable.put(file, (text + "\n").encode())
 
 
 def file_name(gpu: Gpu, tag: str) -> str:

@@ -10,20 +10,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
+from portkit import pages
 from portkit.colours import Runs, colours, pieces
 from portkit.decision import Rung
 from portkit.facts import UNKNOWN, Fact
 from portkit.report_model import ConflictReport, HunkReport, Line, PatchReport, Report, Side, State
 from portkit.report_text import brief, sentence, step_lines, totals_line
 from portkit.sidediff import Cell, Row, three_sides, two_sides
-
-_TEMPLATES = Path(__file__).parent / "templates"
 
 # What a rung does, as a family: the colour of its badge.
 _FAMILIES = {
@@ -58,7 +56,7 @@ class _Diff:
 
 def html(report: Report) -> str:
     """The page: no other files, readable without scripts, in light, dark and print."""
-    script, style = _source("report.js"), _source("report.css")
+    script, style = pages.source("report.js"), pages.source("report.css")
     return (
         _environment()
         .get_template("report.html.j2")
@@ -74,19 +72,9 @@ def html(report: Report) -> str:
     )
 
 
-def _source(name: str) -> str:
-    return (_TEMPLATES / name).read_text("utf-8")
-
-
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages.environment()
     helpers: dict[str, Any] = {
         "anchor": _anchor,
         "badges": _badges,

@@ -24,9 +24,7 @@ def write(root: Path, tag: str, verdicts: Sequence[Verdict]) -> None:
     before, rest = text.split(_BEGIN)
     after = rest.split(_END)[1]
     table = "\n".join(_table(tag, verdicts))
-    part = file.with_suffix(".part")
-    durable.write(part, f"{before}{_BEGIN}\n{table}\n{_END}{after}".encode())
-    durable.replace(part, file)
+    durable.put(file, f"{before}{_BEGIN}\n{table}\n{_END}{after}".encode())
 
 
 def _table(tag: str, verdicts: Sequence[Verdict]) -> Iterator[str]:

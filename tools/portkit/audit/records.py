@@ -127,9 +127,7 @@ def write(root: Path, records: Records) -> None:
         dispatches=tuple(sorted(records.dispatches, key=lambda r: r.key)),
         generators=tuple(sorted(records.generators, key=lambda r: r.key)),
     )
-    part = root / f"{FILE}.part"
-    durable.write(part, ordered.model_dump_json(indent=1).encode() + b"\n")
-    durable.replace(part, root / FILE)
+    durable.put(root / FILE, ordered.model_dump_json(indent=1).encode() + b"\n")
 
 
 def merged(units: list[UnitRecord]) -> tuple[UnitRecord, ...]:

@@ -111,11 +111,8 @@ class State:
         self.save()
 
     def save(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        staged = self.path.with_suffix(".new")
         text = json.dumps({"done": self.done, "left": self.left}, indent=1)
-        durable.write(staged, text.encode())
-        durable.replace(staged, self.path)
+        durable.put(self.path, text.encode())
 
 
 @dataclass(frozen=True)

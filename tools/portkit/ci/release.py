@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
+from portkit.archive import describe
 from portkit.errors import BadInput
 from portkit.model import Pin
 
@@ -29,15 +29,7 @@ def wheels(folder: Path) -> list[Path]:
 
 def sums(files: Iterable[Path]) -> str:
     """Lines as `sha256sum -c` reads them."""
-    return "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return "".join(f"{describe(file).sha256}  {file.name}\n" for file in files)
 
 
 def notes(pin: Pin, patches: int, files: Sequence[Path]) -> str:

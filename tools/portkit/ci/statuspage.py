@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from portkit import pages
 from portkit.ci.status import Cell, Run, Status
 
-_TEMPLATES = Path(__file__).parents[1] / "templates"
 MARKS = {"passed": "✓", "failed": "✗", "stale": "?"}
 LEGEND = (
     "Per architecture: C compiled, T tested on a GPU; ✓ passed, ✗ failed, ? run on other contents, "
@@ -67,16 +64,7 @@ def _lines(status: Status) -> Iterator[str]:
 
 def html(status: Status) -> str:
     """The page as one self-contained HTML file."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    style = (_TEMPLATES / "report.css").read_text("utf-8")
-    return environment.get_template("status.html.j2").render(
-        status=status, summary=summary(status), legend=LEGEND, style=style, mark=mark, runs=runs,
-        worst=_worst,
-    )  # fmt: skip
+    return pages.environment().get_template("status.html.j2").render(
+        status=status, summary=summary(status), legend=LEGEND, mark=mark, runs=runs,
+        style=pages.source("report.css"), worst=_worst,
+    ) + "\n"  # fmt: skip

@@ -42,8 +42,7 @@ def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
     files = {root / name: text.encode() for name, text in zip(FILES, texts, strict=True)}
     if given.write:
         for file, data in files.items():
-            durable.write(file.with_name(f"{file.name}.part"), data)
-            durable.replace(file.with_name(f"{file.name}.part"), file)
+            durable.put(file, data)
     if given.check:
         old = [file.name for file, data in files.items() if _lines(file) != data.splitlines()]
         if old:

@@ -72,10 +72,7 @@ def _versions(release: str, kept: Path) -> dict[str, str]:
     except (OSError, ValueError, TypeError):
         pass
     found = _published(release)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    part = kept.with_suffix(".part")
-    durable.write(part, json.dumps(found, indent=2).encode() + b"\n")
-    durable.replace(part, kept)
+    durable.put(kept, json.dumps(found, indent=2).encode() + b"\n")
     return found
 
 

@@ -5,26 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from functools import cache
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from portkit import pages
 from portkit.scan.entries import entries
 from portkit.scan.judge import area, counts
 from portkit.scan.model import Stage, Tier
 from portkit.scan.rules import Rules
 from portkit.scan.scanning import AREAS, Scan
 
-_TEMPLATES = Path(__file__).parents[1] / "templates"
-
 
 def html(scan: Scan, rules: Rules) -> str:
     """The page: no other files, readable without scripts, in light, dark and print."""
     shown = entries(scan.findings)
-    script, style = _source("scan.js"), _source("report.css") + _source("scan.css")
+    script, style = pages.source("scan.js"), pages.source("report.css") + pages.source("scan.css")
     return (
-        _environment()
+        pages.environment()
         .get_template("scan.html.j2")
         .render(
             scan=scan,
@@ -43,19 +38,4 @@ def html(scan: Scan, rules: Rules) -> str:
             style=style,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
-    )
-
-
-def _source(name: str) -> str:
-    return (_TEMPLATES / name).read_text("utf-8")
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )

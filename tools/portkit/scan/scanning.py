@@ -156,8 +156,7 @@ def _kept(detector: Detector, context: Context) -> Sequence[Finding]:
     known = _read(file)
     if known is None:
         known = tuple(detector.detect(context))
-        cache.mkdir(parents=True, exist_ok=True)
-        durable.write(file, json.dumps([_plain(finding) for finding in known]).encode())
+        durable.put(file, json.dumps([_plain(finding) for finding in known]).encode())
     return known
 
 

@@ -122,10 +122,7 @@ def _difference(context: Context, files: Mapping[str, bytes]) -> list[Diagnostic
             return [Diagnostic(*fields) for fields in json.loads(place.read_bytes())]
     found = _compare(context, files)
     if place is not None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f"{place.name}.{os.getpid()}.part")
-        durable.write(part, json.dumps([astuple(one) for one in found]).encode())
-        durable.replace(part, place)
+        durable.put(place, json.dumps([astuple(one) for one in found]).encode())
     return found
 
 

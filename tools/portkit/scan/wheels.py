@@ -8,7 +8,6 @@ either is not this scan's affair.
 from __future__ import annotations
 
 import json
-import os
 import posixpath
 import re
 import time
@@ -337,8 +336,5 @@ def _keep(context: Context, name: str, releases: Sequence[Release]) -> None:
     place = _place(context, name)
     if place is None:
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
     rows = [[one.filename, one.requires_python, one.withdrawn] for one in releases]
-    part = place.with_name(f"{place.name}.{os.getpid()}.part")
-    durable.write(part, json.dumps(rows).encode())
-    durable.replace(part, place)
+    durable.put(place, json.dumps(rows).encode())
