@@ -17,7 +17,7 @@ from enum import Enum
 
 from portkit.model import Edit
 from portkit.sides import Alignment, Lines, Text, telling
-from portkit.syntax import Language, Scope
+from portkit.syntax import Language, Scope, without_prose
 
 _TOKEN = re.compile(rb"\w+|[^\w\s]")
 
@@ -86,20 +86,19 @@ def check(
 def _under_the_same_header(
     base: Text, theirs: Text, blocks: Sequence[Edit], edits: Sequence[Edit]
 ) -> Finding | None:
-    """A quick proof of the same scope: by the margins, under the same lines up to the outermost.
+    """A quick proof of the same scope, by the margins of the lines above.
 
-    That line (a `def`, a `class`, the head of a function) must be unique in both files.  None is
-    no proof, not a refusal: then the files are parsed.
+    None is no proof, not a refusal: then the files are parsed.
     """
+    if base.language is Language.PYTHON:
+        return _under_the_same_definitions(base, theirs, blocks, edits)
     was, now = _headers(base.lines, blocks), _headers(theirs.lines, edits)
     if was is None or was != now:
         return None
     if not was:
-        # Only Python's margins prove that nothing is around; strings are looked at apart.
-        proved = base.language is Language.PYTHON or (
-            _in_preamble(base.lines, blocks) and _in_preamble(theirs.lines, edits)
-        )
-        return Finding(True, "at file level") if proved else None
+        outside = _in_no_block(base, blocks) and _in_no_block(theirs, edits)
+        return Finding(True, "at file level") if outside else None
+    # That line (the head of a function, say) must be unique in both files.
     outermost = was[-1]
     if base.counts[outermost] != 1 or theirs.counts[outermost] != 1:
         return None
@@ -111,8 +110,7 @@ def _headers(lines: Lines, edits: Sequence[Edit]) -> list[bytes] | None:
 
     None where there is no line without a margin above them.
     """
-    inner = [line for e in edits for line in (*lines[e.start : e.end], *e.lines) if line.strip()]
-    depth = min((_depth(line) for line in inner if not line.startswith(b"#")), default=0)
+    depth = _margin(lines, edits)
     found: list[bytes] = []
     for line in reversed(lines[: edits[0].start]):
         if depth == 0:
@@ -123,11 +121,87 @@ def _headers(lines: Lines, edits: Sequence[Edit]) -> list[bytes] | None:
     return found if depth == 0 else None
 
 
-def _in_preamble(lines: Lines, edits: Sequence[Edit]) -> bool:
-    """Whether only directives and comments stand above the end of `edits`."""
-    return all(
-        not line.strip() or line.lstrip().startswith(_ASIDE) for line in lines[: edits[-1].end]
-    )
+def _margin(lines: Lines, edits: Sequence[Edit]) -> int:
+    """The smallest margin of the lines of `edits`, old and new."""
+    inner = [line for e in edits for line in (*lines[e.start : e.end], *e.lines) if line.strip()]
+    return min((_depth(line) for line in inner if not line.startswith(b"#")), default=0)
+
+
+def _in_no_block(text: Text, edits: Sequence[Edit]) -> bool:
+    """Whether all blocks that open above the end of `edits` are closed there."""
+    above = text.lines[: edits[-1].end]
+    if text.language is not Language.CUDA:
+        return _in_preamble(above)
+    depth, outside = 0, []  # the depth at each conditional; every branch of it must be balanced
+    for mark in _MARK.findall(without_prose(b"".join(above), text.language)):
+        if mark in b"{}":
+            depth += 1 if mark == b"{" else -1
+        elif mark.endswith(b"if"):
+            outside.append(depth)
+        elif not outside or depth != outside[-1]:
+            return False
+        elif mark.endswith(b"end"):
+            outside.pop()
+    return depth == 0
+
+
+_MARK = re.compile(rb"[{}]|^[ \t]*#[ \t]*(?:if|el|end)", re.MULTILINE)
+
+
+def _in_preamble(above: Lines) -> bool:
+    """Whether there are only directives and comments."""
+    return all(not line.strip() or line.lstrip().startswith(_ASIDE) for line in above)
+
+
+def _under_the_same_definitions(
+    base: Text, theirs: Text, blocks: Sequence[Edit], edits: Sequence[Edit]
+) -> Finding | None:
+    """The quick proof for Python, where margins say all: one function or class of that name."""
+    was = _definitions(base.lines, blocks[0].start, _margin(base.lines, blocks))
+    now = _definitions(theirs.lines, edits[0].start, _margin(theirs.lines, edits))
+    if was is None or was != now:
+        return None
+    if not was:
+        return Finding(True, "at file level")
+    if not (_only_one(base.lines, was) and _only_one(theirs.lines, now)):
+        return None
+    return Finding(True, f"in {' › '.join(name.decode() for _, name in reversed(was))}")
+
+
+_Definition = tuple[bytes, bytes]  # `def` or `class`, and the name
+
+
+def _definitions(lines: Lines, start: int, depth: int) -> list[_Definition] | None:
+    """The functions and classes around a line of margin `depth`, the innermost first.
+
+    None where there is no line without a margin above it.
+    """
+    found: list[_Definition] = []
+    for line in reversed(lines[:start]):
+        if depth == 0:
+            break
+        # What closes a bracket ends a statement that began with a line at that margin.
+        if telling(line) and _depth(line) < depth and not line.lstrip().startswith(_CLOSING):
+            depth = _depth(line)
+            if match := _DEFINES.match(line):
+                found.append((match[1], match[2]))
+    return found if depth == 0 else None
+
+
+_CLOSING = (b"#", b")", b"]", b"}")
+_DEFINES = re.compile(rb"[ \t]*(?:async[ ]+)?(def|class)[ ]+(\w+)")
+
+
+def _only_one(lines: Lines, chain: list[_Definition]) -> bool:
+    """Whether a file has one function or class of this name in those of the outer names."""
+    kind, name = chain[0]
+    namesakes = [
+        number
+        for number, line in enumerate(lines)
+        if name in line and (match := _DEFINES.match(line)) and (match[1], match[2]) == chain[0]
+    ]
+    chains = [[(kind, name), *(_definitions(lines, n, _depth(lines[n])) or ())] for n in namesakes]
+    return chains.count(chain) == 1
 
 
 def _shorten(line: bytes) -> str:

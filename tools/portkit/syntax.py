@@ -303,6 +303,12 @@ _LEXERS = {
 }
 
 
+def without_prose(data: bytes, language: Language) -> bytes:
+    """Code without its strings and comments."""
+    lexer = _LEXERS.get(language)
+    return data if lexer is None else lexer.sub(b" ", data)
+
+
 _PREPROCESSOR = re.compile(rb"\s*#\s*(ifdef|ifndef|if|elif|else|endif)\b(.*)")
 _CMAKE_DEFINITION = re.compile(rb"^\s*(function|macro)\s*\(", re.IGNORECASE | re.MULTILINE)
 _CMAKE_IF = re.compile(rb"\s*(if|elseif|else|endif)\s*(\(.*)", re.IGNORECASE)
