@@ -115,7 +115,7 @@ def _headers(lines: Lines, edits: Sequence[Edit]) -> list[bytes] | None:
     for line in reversed(lines[: edits[0].start]):
         if depth == 0:
             break
-        if telling(line) and _depth(line) < depth and not line.lstrip().startswith(_ASIDE):
+        if _outdented(line, depth) and not line.lstrip().startswith(_ASIDE):
             found.append(line)
             depth = _depth(line)
     return found if depth == 0 else None
@@ -163,7 +163,7 @@ def _under_the_same_definitions(
         return None
     if not was:
         return Finding(True, "at file level")
-    if not (_only_one(base.lines, was) and _only_one(theirs.lines, now)):
+    if not (_only_one(base, was) and _only_one(theirs, now)):
         return None
     return Finding(True, f"in {' › '.join(name.decode() for _, name in reversed(was))}")
 
@@ -181,7 +181,7 @@ def _definitions(lines: Lines, start: int, depth: int) -> list[_Definition] | No
         if depth == 0:
             break
         # What closes a bracket ends a statement that began with a line at that margin.
-        if telling(line) and _depth(line) < depth and not line.lstrip().startswith(_CLOSING):
+        if _outdented(line, depth) and not line.lstrip().startswith(_CLOSING):
             depth = _depth(line)
             if match := _DEFINES.match(line):
                 found.append((match[1], match[2]))
@@ -192,16 +192,20 @@ _CLOSING = (b"#", b")", b"]", b"}")
 _DEFINES = re.compile(rb"[ \t]*(?:async[ ]+)?(def|class)[ ]+(\w+)")
 
 
-def _only_one(lines: Lines, chain: list[_Definition]) -> bool:
+def _only_one(text: Text, chain: list[_Definition]) -> bool:
     """Whether a file has one function or class of this name in those of the outer names."""
     kind, name = chain[0]
-    namesakes = [
-        number
-        for number, line in enumerate(lines)
-        if name in line and (match := _DEFINES.match(line)) and (match[1], match[2]) == chain[0]
-    ]
-    chains = [[(kind, name), *(_definitions(lines, n, _depth(lines[n])) or ())] for n in namesakes]
-    return chains.count(chain) == 1
+    if text.data.count(b"%s %s" % (kind, name)) == 1:
+        return True
+    lines = text.lines
+    return (
+        sum(
+            [(kind, name), *(_definitions(lines, number, _depth(line)) or ())] == chain
+            for number, line in enumerate(lines)
+            if name in line and (match := _DEFINES.match(line)) and match.groups() == (kind, name)
+        )
+        == 1
+    )
 
 
 def _shorten(line: bytes) -> str:
@@ -445,7 +449,7 @@ def _parent(lines: Lines, start: int, end: int) -> bytes | None:
     inner = [line for line in lines[start : max(end, start + 1)] if line.strip()]
     depth = min((_depth(line) for line in inner), default=0)
     for line in reversed(lines[:start]):
-        if telling(line) and _depth(line) < depth and not line.lstrip().startswith(_ASIDE):
+        if _outdented(line, depth) and not line.lstrip().startswith(_ASIDE):
             return line
     return None
 
@@ -456,6 +460,11 @@ _ASIDE = (b"#", b"//", b"/*", b"*")
 
 def _depth(line: bytes) -> int:
     return len(line) - len(line.lstrip(b" \t"))
+
+
+def _outdented(line: bytes, depth: int) -> bool:
+    """Whether a telling line has a smaller margin than `depth`."""
+    return not line[:depth].isspace() and telling(line) and _depth(line) < depth
 
 
 def _show(line: bytes) -> str:
@@ -472,12 +481,14 @@ def only_place(base: Text, theirs: Text, block: Edit, edit: Edit) -> Finding:
     have changed sides.  The place of a block is its removed lines, or for an insertion the lines
     on both sides.
     """
-    if _spot(base, block) == _spot(theirs, edit):
-        # Most often the place is the only one in the whole file: no need to parse for functions.
-        found = _only_between(base, theirs, block, edit, (_all(base), _all(theirs)))
-        if found.holds:
-            return found
+    # Most often the place is the only one in the whole file: no need to parse for functions.
+    found = _only_between(base, theirs, block, edit, (_all(base), _all(theirs)))
+    if found.holds and (found == _ONLY or _spot(base, block) == _spot(theirs, edit)):
+        return found
     return _only_between(base, theirs, block, edit, (_span(base, block), _span(theirs, edit)))
+
+
+_ONLY = Finding(True, "the only place")
 
 
 def _only_between(
@@ -497,7 +508,7 @@ def _only_between(
     olds = _places(base, block, low[0] if low else old[0], high[0] if high else old[1])
     news = _places(theirs, edit, low[1] if low else new[0], high[1] if high else new[1])
     if len(olds) == len(news) and olds.index(block.start) == news.index(edit.start):
-        return Finding(True, "the only place" if len(news) == 1 else f"one of {len(news)} places")
+        return _ONLY if len(news) == 1 else Finding(True, f"one of {len(news)} places")
     return _no(f"{len(news)} places look alike, there were {len(olds)}")
 
 
@@ -525,7 +536,7 @@ def _anchors(
         for number in numbers:
             line = here.lines[number]
             if telling(line) and here.counts[line] == 1 and there.counts[line] == 1:
-                place = there.places[line][0]
+                place = there.where(line)[0]
                 if other[0] <= place < other[1]:
                     return number, place
         return None
@@ -542,7 +553,7 @@ def _places(text: Text, edit: Edit, low: int, high: int) -> list[int]:
     above, below = _spot(text, edit)
     if above is None or below is None:
         return [edit.start]
-    gaps = (place + 1 for place in text.places[above])
+    gaps = (place + 1 for place in text.where(above))
     return [n for n in gaps if start <= n <= end and text.lines[n : n + 1] == (below,)]
 
 
