@@ -108,6 +108,37 @@ def test_a_silence_and_a_stale_one() -> None:
     assert silence.stale((quiet, other), [one.finding for one in found.judged]) == (other,)
 
 
+def test_what_is_explained_does_not_count_and_what_comes_later_does() -> None:
+    left = Silence("cpp-uint", "csrc/a.cu", "why", 1, "uint f()", Reason.EXPLAINED)
+    later = {**FILES, "csrc/a.cu": FILES["csrc/a.cu"] + b"uint g();\n"}
+    found = scanned(later, silences=(left,))
+    assert [(one.finding.line, one.note) for one in found.explained] == [(3, "why")]
+    assert ("csrc/a.cu", 4) in places(found) and ("csrc/a.cu", 3) not in places(found)
+    copied = {**later, "csrc/b.cu": later["csrc/a.cu"]}
+    fresh = scanning.since(scanned(copied, silences=(left,)), found)
+    assert places(fresh) == [("csrc/b.cu", 3), ("csrc/b.cu", 4)]
+    moved = {**copied, "csrc/a.cu": b""}
+    assert places(scanning.since(scanned(moved, silences=(left,)), found)) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "options", "stale"),
+    [
+        ("cpp-uint", "csrc/x.cu", Options(slow=False, pin=True), True),
+        ("cpp-uint", "csrc/x.cu", Options(slow=False), False),  # another release
+        ("cpp-uint", "csrc/x.cu", Options(frozenset(["vllm"]), slow=False, pin=True), False),
+        ("python-missing-name", "vllm/x.py", Options(slow=False, pin=True), False),
+        ("requirement-no-wheel", "requirements/cuda.txt", Options(slow=False, pin=True), False),
+    ],
+)
+def test_a_silence_is_stale_where_it_can_be_judged(
+    rule: str, path: str, options: Options, stale: bool
+) -> None:
+    tree = SourceTree.of_files(FILES)
+    found = scanning.scan(tree, RULES, silences=[Silence(rule, path, "x", 1)], options=options)
+    assert bool(found.stale) is stale
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -115,6 +146,11 @@ def test_a_silence_and_a_stale_one() -> None:
         ('[[silenced]]\nrule = "x"\npath = "a"\nreason = "b"\n', ":1: there is no rule x"),
         ('[[silenced]]\nrules = "x"\n', ":1: unknown field rules"),
         ("[[silenced", "not TOML"),
+        ('[[silence]]\nrule = "x"\n', "unknown table silence"),
+        (
+            '\n[[explained]]\nrule = "cpp-uint"\npath = "a"\nreason = "b"\n',
+            ":2: excerpt is missing",
+        ),
     ],
 )
 def test_a_wrong_silence_says_where(tmp_path: Path, text: str, message: str) -> None:

@@ -57,7 +57,7 @@ class Judge:
             return Judged(finding, Reason.GUARDED, why)
         for silence in self._silences:
             if silence.covers(finding):
-                return Judged(finding, Reason.SILENCED, silence.reason)
+                return Judged(finding, silence.settled, silence.reason)
         return Judged(finding)
 
     def _guard(self, finding: Finding, language: Language) -> str:
