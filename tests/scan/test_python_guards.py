@@ -8,8 +8,9 @@ import textwrap
 import pytest
 
 from portkit.scan.model import Finding, Stage, Tier
-from portkit.scan.python_guards import Guards, truth
+from portkit.scan.python_guards import Guards
 from portkit.scan.python_reach import Reach
+from portkit.scan.python_truth import truth
 from portkit.scan.tree import SourceTree
 
 
@@ -63,6 +64,9 @@ REACHED = [
     "if fast:\n    return\nHERE()\n",
     "try:\n    other()\nexcept OSError:\n    HERE()\n",
     "if current_platform.is_cuda():\n    HERE()\n",
+    "if c.mode != mode.NONE:\n    HERE()\n",
+    'class A:\n    def check(self):\n        if platform.system() != "Linux":\n'
+    "            raise RuntimeError\n    def use(self):\n        HERE()\n",
 ]
 SKIPPED = [
     'if not os.path.exists("/proc/cpuinfo"):\n    return False\nHERE()\n',
@@ -73,6 +77,9 @@ SKIPPED = [
     'def f():\n    if os.name == "nt":\n        return None\n    for x in y:\n        HERE()\n',
     "if a:\n    other()\nelif current_platform.is_cpu():\n    HERE()\n",
     'assert sys.platform == "linux"\nHERE()\n',
+    "if c.mode == CompilationMode.NONE:\n    return fn\nHERE()\n",
+    'class A:\n    def preflight(self):\n        if platform.system() != "Linux":\n'
+    "            raise RuntimeError\n    def use(self):\n        HERE()\n",
     'if (\n    platform.system() == "Linux"\n    and HERE()\n):\n    other()\n',
     'x = (\n    HERE()\n    if os.name == "posix"\n    else other()\n)\n',
 ]

@@ -278,6 +278,46 @@ endif()
     assert build.left_out("csrc/two.cu") != ""
 
 
+def test_cmake_that_windows_does_not_run_is_set_aside() -> None:
+    link = b'file(CREATE_LINK "a" "b" SYMBOLIC)\n'
+    cmake = b"""\
+include(cmake/more.cmake)
+if(Torch_VERSION VERSION_GREATER_EQUAL "2.13" AND Torch_VERSION VERSION_LESS "2.14")
+  %s
+endif()
+cuda_archs_loose_intersection(NINE_ARCHS "9.0a" "${CUDA_ARCHS}")
+if(NINE_ARCHS)
+  %s
+endif()
+first()
+"""
+    more = b"function(first)\n  second()\nendfunction()\n"
+    more += b"function(second)\n  %sendfunction()\nmacro(never)\n  %sendmacro()\n" % (link, link)
+    script = b"os.symlink(a, b)\n"
+    files = {
+        "CMakeLists.txt": cmake % (link, link)
+        + b'add_custom_command(COMMAND "tools/build_a.py")\n',
+        "cmake/more.cmake": more,
+        "requirements/cuda.txt": b"torch==2.14.0\n",
+        "tools/build_a.py": script,
+        "tools/build_b.py": script,
+        "rust/src/tests.rs": b"use std::os::unix::net::UnixListener;\n",
+    }
+    found = scanned(files)
+    kept = {
+        (f.path, f.line) for f in found.findings if f.rule in ("cmake-symlink", "python-symlink")
+    }
+    assert kept == {("cmake/more.cmake", 5), ("tools/build_a.py", 1)}
+    assert {one.finding.path for one in found.judged if one.reason is Reason.NOT_BUILT} == {
+        "CMakeLists.txt",
+        "cmake/more.cmake",
+        "tools/build_b.py",
+        "rust/src/tests.rs",
+    }
+    older = scanned({**files, "requirements/cuda.txt": b"torch==2.13.0\n"})
+    assert ("CMakeLists.txt", 3) in {(f.path, f.line) for f in older.findings}
+
+
 def test_the_reasons_of_judging_are_values() -> None:
     finding = Finding("cpp-uint", "a", 1, 1, "x", Tier.CERTAIN, Stage.COMPILE)
     assert Judged(finding).reason is None

@@ -17,9 +17,10 @@ from portkit.scan.tree import SourceTree, language_of
 
 _OTHER_DEVICES = re.compile(
     r"(?:^|/)(?:csrc/(?:rocm|cpu)/|platforms/(?:rocm|cpu|xpu|tpu|hpu|zen_cpu)\.py|amd/|rocm/|xpu/|tpu/)"
-    r"|(?:^|[/_.])(?:rocm|aiter|xpu|tpu|hpu|gfx\w+)(?:[/_.]|$)"
+    r"|(?:^|[/_.])(?:rocm|rdna|aiter|xpu|tpu|hpu|gfx\w+)(?:[/_.]|$)"
     r"|worker/cpu_|backends/cpu_|cmake/(?:cpu_extension|hipify)|requirements/\w*(?:cpu|rocm|xpu|tpu)"
 )
+_RUST_TESTS = re.compile(r"/(?:tests|benches|examples)/|/tests\.rs$")
 
 
 def area(path: str) -> str:
@@ -51,10 +52,16 @@ class Judge:
         if _OTHER_DEVICES.search(path):
             return Judged(finding, Reason.NOT_BUILT, "another device's code")
         language = language_of(path)
+        if path.startswith("rust/") and _RUST_TESTS.search(path):
+            return Judged(finding, Reason.NOT_BUILT, "built for Rust's tests alone")
+        if path.startswith("tools/") and not self._build.names(path):
+            return Judged(finding, Reason.NOT_BUILT, "nothing of the build names this script")
         if language is Language.CPP and (why := self._build.left_out(path)):
             return Judged(finding, Reason.NOT_BUILT, why)
         if why := self._guard(finding, language):
             return Judged(finding, Reason.GUARDED, why)
+        if language is Language.CMAKE and (why := self._build.not_run(path, finding.line)):
+            return Judged(finding, Reason.NOT_BUILT, why)
         for silence in self._silences:
             if silence.covers(finding):
                 return Judged(finding, silence.settled, silence.reason)

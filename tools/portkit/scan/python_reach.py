@@ -13,7 +13,8 @@ from functools import cache, cached_property
 from pathlib import PurePosixPath
 
 from portkit.scan.model import Finding, Language, Stage, Tier
-from portkit.scan.python_guards import Guards, truth
+from portkit.scan.python_guards import Guards
+from portkit.scan.python_truth import truth
 from portkit.scan.tree import SourceTree, language_of
 from portkit.syntax import python_module
 
