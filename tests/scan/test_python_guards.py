@@ -184,3 +184,27 @@ def test_findings_are_placed_where_a_server_meets_them(
     finding = Finding("r", path, line, 1, "os.fork()", Tier.CERTAIN, Stage.IMPORT)
     (placed,) = Reach(SourceTree.of_files({**TREE, "setup.py": b""})).placed([finding])
     assert (placed.tier, placed.stage) == (tier, stage)
+
+
+FIRST = {"vllm/v1/worker/gpu_model_runner.py": b"from vllm.v1.worker.gpu import shared\n"}
+SECOND = {f"vllm/v1/worker/gpu/{name}": b"" for name in ("__init__.py", "shared.py", "sampler.py")}
+TRITON = {"vllm/config/vllm.py": b"def use_v2():\n    if not HAS_TRITON:\n        return False\n"}
+ASKED = {"vllm/envs.py": b"VLLM_USE_V2_MODEL_RUNNER: bool = False\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "why"),
+    [
+        ({**FIRST, **TRITON}, "gpu/sampler.py", "without Triton"),
+        ({**FIRST, **ASKED}, "gpu/sampler.py", "has to ask for"),
+        ({**FIRST, **TRITON}, "gpu/shared.py", ""),  # the first runner uses it
+        (TRITON, "gpu/sampler.py", ""),  # there is no other runner
+        (FIRST, "gpu/sampler.py", ""),  # nothing says which is chosen
+        ({**FIRST, **TRITON}, "gpu_model_runner.py", ""),
+    ],
+)
+def test_what_only_the_second_model_runner_calls(
+    files: dict[str, bytes], path: str, why: str
+) -> None:
+    found = Reach(SourceTree.of_files({**SECOND, **files})).not_called(f"vllm/v1/worker/{path}")
+    assert why in found if why else found == ""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from portkit.scan.buildfiles import CmakeGuards
 from portkit.scan.built import Build
 from portkit.scan.cppguards import CppGuards
-from portkit.scan.model import Finding, Judged, Language, Reason
+from portkit.scan.model import Finding, Judged, Language, Reason, Stage
 from portkit.scan.python_reach import reach_of
 from portkit.scan.rules import Rules
 from portkit.scan.silence import Silence
@@ -74,10 +74,13 @@ class Judge:
                 self._cpp[path] = CppGuards(self._tree.read(path), self._build.undefined)
             return self._cpp[path].at(line)
         if language is Language.PYTHON:
-            guards = reach_of(self._tree).guards(path)
+            reach = reach_of(self._tree)
+            guards = reach.guards(path)
             error = self._rules[finding.rule].error
-            return guards.platform(line, finding.detail) or (
-                guards.handler(line, error) if error else ""
+            return (
+                guards.platform(line, finding.detail)
+                or (guards.handler(line, error) if error else "")
+                or (reach.not_called(path) if finding.stage is not Stage.IMPORT else "")
             )
         if language is Language.CMAKE:
             if path not in self._cmake:

@@ -97,7 +97,7 @@ def scan(
     found = [judge.judge(finding) for finding in reach_of(patched).placed(raw)]
     if cover.files:
         found = [replace(one, finding=cover.placed(one.finding)) for one in found]
-        found += _covered(cover.untouched(tree), rules, cover, found, Build(patched))
+        found += _covered(cover.untouched(tree), rules, cover, found, Build(tree))
     found = [one for one in found if area(one.finding.path) in options.areas]
     found.sort(key=lambda one: (one.reason is not None, one.finding.order))
     able = [one for one in silences if options.pin and _judgeable(one, rules, options, notes)]
