@@ -103,7 +103,7 @@ class Reach:
         return Stage.SERVE if self.guards(path).in_function(line) else Stage.IMPORT
 
     def not_called(self, path: str) -> str:
-        """Why a server on Windows calls nothing of a file that it may import; empty where it may."""
+        """Why a server on Windows calls nothing of a file it may import; empty where it may."""
         if not path.startswith(_SECOND_RUNNER) or path in self._of_first_runner:
             return ""
         return self._second_runner
