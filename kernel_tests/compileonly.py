@@ -7,10 +7,11 @@ that upstream pins, and are cached, as is what nvcc made of each unit, by conten
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kernel_tests import run as kernel_run
@@ -28,11 +29,16 @@ _INCLUDES = ("csrc", "csrc/moe")
 
 @dataclass(frozen=True)
 class Compiled:
-    """One unit for one arch: `error` is the compiler's first word about it, or empty."""
+    """One unit for one arch: `error` is the compiler's first word about it, or empty.
+
+    `digest` is of all that was compiled and how, on any machine; `compiler` names who did it.
+    """
 
     kernel: str
     unit: str
     arch: str
+    digest: str
+    compiler: str
     cached: bool = False
     error: str = ""
 
@@ -52,7 +58,7 @@ def main(root: Path, manifest: Manifest, names: Sequence[str], given: argparse.N
         version = torchheaders.pinned_torch(requirements)
         environment = nvcc.environment(toolkit, version, events=events)
         jobs = given.jobs or os.cpu_count() or 1
-        results = compile_all(environment, trees, manifest, names, archs, jobs, events)
+        results = compile_all(environment, version, trees, manifest, names, archs, jobs, events)
     failed = [one for one in results if one.error]
     if given.json:
         units = [vars(one) for one in results]
@@ -64,7 +70,7 @@ def main(root: Path, manifest: Manifest, names: Sequence[str], given: argparse.N
             "kernel-tests",
             {
                 "tag": trees.tag,
-                "toolkit": toolkit.version,
+                "toolkit": str(toolkit.version),
                 "archs": [*archs],
                 "sources": sources,
                 "units": units,
@@ -88,6 +94,7 @@ def plain_archs(archs: Sequence[str]) -> tuple[str, ...]:
 
 def compile_all(
     environment: nvcc.Environment,
+    torch: str,
     trees: Trees,
     manifest: Manifest,
     names: Sequence[str],
@@ -109,14 +116,20 @@ def compile_all(
     ]
     done: list[Compiled] = []
     with ThreadPoolExecutor(jobs) as pool:
-        for one in pool.map(lambda item: _compiled(environment, trees, *item), wanted):
+        for one in pool.map(lambda item: _compiled(environment, torch, trees, *item), wanted):
             done.append(one)
             events(Event("compiling", len(done), len(wanted), "units"))
     return done
 
 
 def _compiled(
-    environment: nvcc.Environment, trees: Trees, name: str, kernel: Kernel, source: str, arch: str
+    environment: nvcc.Environment,
+    torch: str,
+    trees: Trees,
+    name: str,
+    kernel: Kernel,
+    source: str,
+    arch: str,
 ) -> Compiled:
     flags = (*nvcc.COMMON_FLAGS, f"-D{BRANCH}=1", *kernel.flags)
     folders = (trees.patched, PROBES)
@@ -125,9 +138,13 @@ def _compiled(
         files = (folder / path for folder in folders)
         return next((file.read_bytes() for file in files if file.is_file()), None)
 
+    closure = Includes(read, _INCLUDES).closure(source)
+    asked = nvcc.asked(closure, arch, folders=_INCLUDES, flags=flags)
+    digest = hashlib.sha256("\n".join((f"torch {torch}", *asked)).encode()).hexdigest()[:32]
+    compiler = f"nvcc {environment.toolkit.version}, {nvcc.host_compiler()}"
+    made = Compiled(name, source, arch, digest, compiler)
     try:
-        closure = Includes(read, _INCLUDES).closure(source)
         _, cached = nvcc.compile_unit(closure, arch, environment, folders=_INCLUDES, flags=flags)
     except PortError as error:
-        return Compiled(name, source, arch, error=error.message)
-    return Compiled(name, source, arch, cached=cached)
+        return replace(made, error=error.message)
+    return replace(made, cached=cached)
