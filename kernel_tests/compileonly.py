@@ -16,10 +16,13 @@ from pathlib import Path
 
 from kernel_tests import run as kernel_run
 from kernel_tests.build import PROBES
-from kernel_tests.trees import BRANCH, Trees
-from portkit import console, kernelresults
+from kernel_tests.trees import BRANCH, Trees, open_prepared
+from portkit import archlists, console, kernelresults
+from portkit import pin as pinfile
+from portkit.cmakefile import commands
 from portkit.cuda import nvcc, toolkits, torchheaders
 from portkit.cuda.includes import Includes
+from portkit.cuda.toolkits import Toolkit
 from portkit.errors import Exit, PortError, Unavailable
 from portkit.kernelmanifest import Kernel, Manifest
 from portkit.model import Event, Events
@@ -48,11 +51,12 @@ def main(root: Path, manifest: Manifest, names: Sequence[str], given: argparse.N
     toolkit = toolkits.first()
     if toolkit is None:
         raise Unavailable("no CUDA toolkit with nvcc was found", hint="set CUDA_HOME")
-    archs = (
-        plain_archs(toolkit.archs) if given.archs == "native" else kernel_run.archs_of(given.archs)
-    )
+    # Always the source of a build for all archs: what is generated depends on them, and the same
+    # unit shall be the same whichever archs are asked for.
+    known = toolkit_archs(toolkit, _cmake(root, given.trees))
+    archs = known if given.archs == "native" else kernel_run.archs_of(given.archs)
     cache = kernel_run.cache_of(given.cache)
-    trees = kernel_run.source(root, manifest, archs, given.trees, cache)
+    trees = kernel_run.source(root, manifest, known, given.trees, cache)
     requirements = (trees.upstream / torchheaders.REQUIREMENTS).read_bytes()
     with console.progress() as events:
         version = torchheaders.pinned_torch(requirements)
@@ -87,9 +91,21 @@ def main(root: Path, manifest: Manifest, names: Sequence[str], given: argparse.N
     return Exit.WAITING if failed else Exit.OK
 
 
-def plain_archs(archs: Sequence[str]) -> tuple[str, ...]:
-    """The archs that every kernel can be built for: those without a letter."""
-    return tuple(arch for arch in archs if arch[-1].isdigit())
+def toolkit_archs(toolkit: Toolkit, cmake: bytes) -> tuple[str, ...]:
+    """The archs that upstream's CMakeLists.txt builds for and the toolkit compiles for."""
+    taken = archlists.supported(archlists.arch_lists(commands(cmake)), toolkit.version.release)
+    return tuple(arch for arch in taken if arch in toolkit.archs)
+
+
+def _cmake(root: Path, prepared: Path | None) -> bytes:
+    """CMakeLists.txt as upstream has it: of the prepared source, else of the pin."""
+    if prepared is not None:
+        return (open_prepared(prepared).upstream / "CMakeLists.txt").read_bytes()
+    from portkit.pristine import Pristine  # noqa: PLC0415
+
+    pin = pinfile.read(root / pinfile.PIN_FILE)
+    with Pristine(pin, progress=console.progress) as pristine:
+        return pristine.read("CMakeLists.txt") or b""
 
 
 def compile_all(
