@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         "--sanitize", action="store_true", help="a few cases under compute-sanitizer"
     )
     parser.add_argument(
+        "--engine", action="store_true", help="vLLM's engine on tiny models, on both builds"
+    )
+    parser.add_argument(
         "--compile-only", action="store_true",
         help="no GPU: compile every patched unit, for all the toolkit's archs",
     )  # fmt: skip
