@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kernel_tests import partial, upstream_tests
 from kernel_tests.build import Builder, Side, patched_side, upstream_alone
+from kernel_tests.engine_child import MODELS
 from kernel_tests.trees import Trees
 from portkit.errors import BadFile
 from portkit.kernelmanifest import Manifest
@@ -26,20 +27,6 @@ _SECONDS = 240
 KERNELS = ("fp8_quant", "selective_scan")  # patched, and called by the models below
 
 
-@dataclass(frozen=True)
-class Model:
-    """A tiny model, and the op of a patched kernel that it must call, if there is one."""
-
-    kind: str
-    quantization: str | None = None
-    calls: str = ""
-
-
-MODELS = {
-    "llama": Model("llama"),
-    "llama-fp8": Model("llama", "fp8", "_C::dynamic_scaled_fp8_quant"),
-    "mamba": Model("mamba", None, "_C::selective_scan_fwd"),
-}
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_USE_FLASHINFER_SAMPLER": "0",

@@ -128,7 +128,7 @@ def _engine(run: Engine) -> str:
     verdict = "are" if run.equal else "are NOT"
     return (
         f"engine, {run.model}: {run.tokens} greedy tokens ({run.distinct} different ones) "
-        f"{verdict} those of upstream's build; log-probabilities differ by {run.difference:.2g} at most"
+        f"{verdict} those of upstream's build, log-probabilities {run.difference:.2g} apart at most"
     )
 
 
