@@ -142,6 +142,68 @@ def test_the_same_method_of_another_class_is_another(objects: Store) -> None:
     assert not found.holds
 
 
+NAMESAKES = """\
+class One:
+    def run(self):
+        self.first = 1
+
+    if FAST:
+        def stop(self):
+            self.last = 1
+    else:
+        def stop(self):
+            self.last = 2
+
+class Two:
+    def run(
+        self,
+    ) -> None:
+        self.second = 2
+"""
+
+
+def test_functions_and_classes_around_a_line_of_python(objects: Store) -> None:
+    """They are read off the margins, whatever stands between them."""
+    found = swap(objects, "a.py", NAMESAKES, "import os\n" + NAMESAKES, "self.second = 2", "pass")
+    assert found == Finding(True, "in Two › run; same neighbours")
+    lines = NAMESAKES.replace("-> None", "-> bool").replace("self,\n", "self, *more\n")
+    found = swap(objects, "a.py", NAMESAKES, lines, "self.second = 2", "pass")
+    assert found.holds and found.text.startswith("in Two › run;")
+
+
+def test_of_two_functions_of_one_name_the_margins_prove_none(objects: Store) -> None:
+    theirs = NAMESAKES.replace("self.last = 2", "self.last = 1")
+    found = swap(objects, "a.py", NAMESAKES, theirs, "self.last = 1", "pass", nth=1)
+    assert not found.holds
+
+
+NAMESPACE = """\
+#ifdef USE_ROCM
+void sync() {
+}
+#else
+  #define MASK 1
+#endif
+const char* brace = "{";
+int before = 0;
+int after = 0;
+"""
+
+
+def test_file_level_is_where_all_blocks_are_closed(objects: Store) -> None:
+    def added(base: str, theirs: str) -> Finding:
+        block, edit = (
+            Edit(at, at, (b"using uint = unsigned;\n",))
+            for at in (line_of(base, "int after"), line_of(theirs, "int after"))
+        )
+        return check(objects, "a.cu", base, theirs, block, edit)
+
+    assert added(NAMESPACE, "#include <a>\n" + NAMESPACE).text.startswith("at file level;")
+    inside = NAMESPACE.replace("int before", "namespace a {\nint before") + "}\n"
+    found = added(NAMESPACE, inside)
+    assert found == Finding(False, "scope differs: file level before, a now")
+
+
 def test_another_preprocessor_branch_is_another_place(objects: Store) -> None:
     base = "#ifdef USE_ROCM\nint warp_size = 64;\n#else\nint warp_size = 32;\n#endif\n"
     theirs = "#ifndef USE_ROCM\nint warp_size = 64;\n#else\nint warp_size = 32;\n#endif\n"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from portkit.sides import Text, split_lines
+from portkit.git import Store
+from portkit.model import Edit
+from portkit.sides import Text, align, split_lines
 from portkit.soundness import cmake_fault, python_fault
 from portkit.syntax import Language, Outline, language_of
+from portkit.upstream import Source
 
 
 def outline(root: Path, path: str) -> tuple[Outline, list[bytes]]:
@@ -107,6 +113,49 @@ def test_overloads_are_told_apart_by_their_parameters() -> None:
     assert one.signature != other.signature
     assert (one.start, one.end) == (0, 4), "the template line belongs to it"
     assert (other.start, other.end) == (5, 8)
+
+
+@given(st.data())
+def test_an_edited_file_is_read_as_if_it_were_new(data: st.DataObject) -> None:
+    """Whatever the edits break: what is sound is read from the old tree, with the same result."""
+    lines = split_lines(OVERLOADS)
+    numbers = st.integers(0, len(lines))
+    borders = sorted(data.draw(st.lists(numbers, min_size=2, max_size=6, unique=True)))
+    new = st.lists(st.sampled_from([*lines, b"int n = 0;\n", b"struct A {\n", b"};\n"]), max_size=3)
+    edits = [
+        Edit(start, end, tuple(data.draw(new)))
+        for start, end in zip(borders[::2], borders[1::2], strict=False)
+    ]
+    base = Text("a.cu", OVERLOADS)
+    assert base.outline.errors == 0
+    made = base.with_edits(edits)
+    anew = Text("a.cu", made.data)
+    assert bool(made.outline.errors) == bool(anew.outline.errors)
+    if not anew.outline.errors:
+        assert made.outline.scopes == anew.outline.scopes
+
+
+@pytest.mark.upstream
+@pytest.mark.parametrize("tags", [("v0.14.1", "v0.16.0"), ("v0.22.1", "v0.23.0")])
+def test_a_later_version_is_read_as_if_it_were_new(
+    tags: tuple[str, str], store: Store, obtain_tag: Callable[[str], Source]
+) -> None:
+    """Every kernel source that upstream changed, from the tree of the version before."""
+    old, new = (obtain_tag(tag).tree for tag in tags)
+    changed = [
+        (one.path, one.old.oid, one.new.oid)
+        for one in store.differences(old, new)
+        if one.old and one.new and language_of(one.path) is Language.CUDA
+    ]
+    known = align(store, [(was, now) for _, was, now in changed])
+    assert len(changed) > 20
+    for path, was, now in changed:
+        base, theirs = (Text(path, store.read(oid)) for oid in (was, now))
+        assert base.outline.scopes is not None, "parsed, so that the tree is there"
+        theirs.continues(base, known[was, now])
+        anew = Text(path, theirs.data).outline
+        assert theirs.outline.scopes == anew.scopes, path
+        assert theirs.outline.errors == anew.errors, path
 
 
 def test_a_gap_at_the_border_of_a_function_is_outside() -> None:

@@ -95,6 +95,10 @@ def test_what_was_compiled_serves_where_nothing_can_be(cache: Cache, tmp_path: P
     assert known.units[0].compilers == ("test compilers",)
     assert sum(found.host for found in known.units[0].archs.values()) == 1
 
+    further = same_code(PATCHED, cache, known)
+    assert further.compare(HEADER, ("12.0",)).endswith("PTX and SASS of 1 kernel; the host code")
+    assert not further.made_units[0].archs["12.0"].host  # it was compared, for 8.0
+
     elsewhere = same_code(PATCHED, cache, known, compiles=False)
     assert elsewhere.compare(HEADER, ("8.0", "9.0")) == said
     with pytest.raises(Undecided, match="there is no nvcc here"):

@@ -297,7 +297,7 @@ def _vanished(pair: Pair, group: Group) -> bool:
     """Whether none of the lines around the blocks is left in the file."""
     start, end = group.blocks[0].start, group.blocks[-1].end
     around = pair.base.lines[max(0, start - 1) : end + 1]
-    return not any(line in pair.theirs.places for line in around if len(line.strip()) > 8)
+    return not any(line in pair.theirs.counts for line in around if len(line.strip()) > 8)
 
 
 def _elsewhere(base: Text, hunk: Hunk, finder: Finder) -> Landed | None:

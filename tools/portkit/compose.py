@@ -129,7 +129,7 @@ def expected_errors(members: Sequence[Placed]) -> int:
     count = 0
     for one in members:
         blocks = [block for hunk in one.unit.hunks for block in blocks_of(hunk)]
-        ours = Text(one.base.path, one.base.edited(blocks))
+        ours = one.base.with_edits(blocks)
         count += max(0, ours.outline.errors - one.base.outline.errors)
     return count
 

@@ -286,15 +286,20 @@ class Files(Mapping[str, TreeEntry]):
     def __getitem__(self, path: str) -> TreeEntry:
         if "_listing" in self.__dict__:
             return self._listing[path]
-        self.look_up([path])
         *folders, name = path.split("/")
         oid = self._root
         for folder in folders:
-            oid = self._folders[oid][folder].oid
-        entry = self._folders[oid][name]
+            oid = self._entries_of(oid, path)[folder].oid
+        entry = self._entries_of(oid, path)[name]
         if entry.mode == _FOLDER:
             raise KeyError(path)
         return entry
+
+    def _entries_of(self, oid: str, path: str) -> dict[str, TreeEntry]:
+        """What a folder on the way to `path` holds."""
+        if oid not in self._folders:
+            self.look_up([path])
+        return self._folders[oid]
 
     def look_up(self, paths: Iterable[str]) -> None:
         """Read the folders of `paths`, level by level; faster than path by path."""

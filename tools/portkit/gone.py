@@ -126,7 +126,7 @@ def _replaced_in(pair: Pair, group: Group, finder: Finder) -> tuple[str, ...]:
     An import alone moves nowhere: the lines that used it tell where its code went.
     """
     for line in _replaced(pair, group):
-        if line in pair.theirs.places:
+        if line in pair.theirs.counts:
             continue
         needles = _uses(pair.base, line) if _IMPORT.match(line) else [line.strip()]
         homes = dict.fromkeys(path for needle in needles for path in finder.gained(needle))

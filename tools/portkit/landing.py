@@ -17,7 +17,7 @@ from enum import Enum
 
 from portkit.model import Edit
 from portkit.sides import Alignment, Lines, Text, telling
-from portkit.syntax import Language, Scope
+from portkit.syntax import Language, Scope, without_prose
 
 _TOKEN = re.compile(rb"\w+|[^\w\s]")
 
@@ -86,20 +86,19 @@ def check(
 def _under_the_same_header(
     base: Text, theirs: Text, blocks: Sequence[Edit], edits: Sequence[Edit]
 ) -> Finding | None:
-    """A quick proof of the same scope: by the margins, under the same lines up to the outermost.
+    """A quick proof of the same scope, by the margins of the lines above.
 
-    That line (a `def`, a `class`, the head of a function) must be unique in both files.  None is
-    no proof, not a refusal: then the files are parsed.
+    None is no proof, not a refusal: then the files are parsed.
     """
+    if base.language is Language.PYTHON:
+        return _under_the_same_definitions(base, theirs, blocks, edits)
     was, now = _headers(base.lines, blocks), _headers(theirs.lines, edits)
     if was is None or was != now:
         return None
     if not was:
-        # Only Python's margins prove that nothing is around; strings are looked at apart.
-        proved = base.language is Language.PYTHON or (
-            _in_preamble(base.lines, blocks) and _in_preamble(theirs.lines, edits)
-        )
-        return Finding(True, "at file level") if proved else None
+        outside = _in_no_block(base, blocks) and _in_no_block(theirs, edits)
+        return Finding(True, "at file level") if outside else None
+    # That line (the head of a function, say) must be unique in both files.
     outermost = was[-1]
     if base.counts[outermost] != 1 or theirs.counts[outermost] != 1:
         return None
@@ -111,22 +110,101 @@ def _headers(lines: Lines, edits: Sequence[Edit]) -> list[bytes] | None:
 
     None where there is no line without a margin above them.
     """
-    inner = [line for e in edits for line in (*lines[e.start : e.end], *e.lines) if line.strip()]
-    depth = min((_depth(line) for line in inner if not line.startswith(b"#")), default=0)
+    depth = _margin(lines, edits)
     found: list[bytes] = []
     for line in reversed(lines[: edits[0].start]):
         if depth == 0:
             break
-        if telling(line) and _depth(line) < depth and not line.lstrip().startswith(_ASIDE):
+        if _outdented(line, depth) and not line.lstrip().startswith(_ASIDE):
             found.append(line)
             depth = _depth(line)
     return found if depth == 0 else None
 
 
-def _in_preamble(lines: Lines, edits: Sequence[Edit]) -> bool:
-    """Whether only directives and comments stand above the end of `edits`."""
-    return all(
-        not line.strip() or line.lstrip().startswith(_ASIDE) for line in lines[: edits[-1].end]
+def _margin(lines: Lines, edits: Sequence[Edit]) -> int:
+    """The smallest margin of the lines of `edits`, old and new."""
+    inner = [line for e in edits for line in (*lines[e.start : e.end], *e.lines) if line.strip()]
+    return min((_depth(line) for line in inner if not line.startswith(b"#")), default=0)
+
+
+def _in_no_block(text: Text, edits: Sequence[Edit]) -> bool:
+    """Whether all blocks that open above the end of `edits` are closed there."""
+    above = text.lines[: edits[-1].end]
+    if text.language is not Language.CUDA:
+        return _in_preamble(above)
+    depth, outside = 0, []  # the depth at each conditional; every branch of it must be balanced
+    for mark in _MARK.findall(without_prose(b"".join(above), text.language)):
+        if mark in b"{}":
+            depth += 1 if mark == b"{" else -1
+        elif mark.endswith(b"if"):
+            outside.append(depth)
+        elif not outside or depth != outside[-1]:
+            return False
+        elif mark.endswith(b"end"):
+            outside.pop()
+    return depth == 0
+
+
+_MARK = re.compile(rb"[{}]|^[ \t]*#[ \t]*(?:if|el|end)", re.MULTILINE)
+
+
+def _in_preamble(above: Lines) -> bool:
+    """Whether there are only directives and comments."""
+    return all(not line.strip() or line.lstrip().startswith(_ASIDE) for line in above)
+
+
+def _under_the_same_definitions(
+    base: Text, theirs: Text, blocks: Sequence[Edit], edits: Sequence[Edit]
+) -> Finding | None:
+    """The quick proof for Python, where margins say all: one function or class of that name."""
+    was = _definitions(base.lines, blocks[0].start, _margin(base.lines, blocks))
+    now = _definitions(theirs.lines, edits[0].start, _margin(theirs.lines, edits))
+    if was is None or was != now:
+        return None
+    if not was:
+        return Finding(True, "at file level")
+    if not (_only_one(base, was) and _only_one(theirs, now)):
+        return None
+    return Finding(True, f"in {' › '.join(name.decode() for _, name in reversed(was))}")
+
+
+_Definition = tuple[bytes, bytes]  # `def` or `class`, and the name
+
+
+def _definitions(lines: Lines, start: int, depth: int) -> list[_Definition] | None:
+    """The functions and classes around a line of margin `depth`, the innermost first.
+
+    None where there is no line without a margin above it.
+    """
+    found: list[_Definition] = []
+    for line in reversed(lines[:start]):
+        if depth == 0:
+            break
+        # What closes a bracket ends a statement that began with a line at that margin.
+        if _outdented(line, depth) and not line.lstrip().startswith(_CLOSING):
+            depth = _depth(line)
+            if match := _DEFINES.match(line):
+                found.append((match[1], match[2]))
+    return found if depth == 0 else None
+
+
+_CLOSING = (b"#", b")", b"]", b"}")
+_DEFINES = re.compile(rb"[ \t]*(?:async[ ]+)?(def|class)[ ]+(\w+)")
+
+
+def _only_one(text: Text, chain: list[_Definition]) -> bool:
+    """Whether a file has one function or class of this name in those of the outer names."""
+    kind, name = chain[0]
+    if text.data.count(b"%s %s" % (kind, name)) == 1:
+        return True
+    lines = text.lines
+    return (
+        sum(
+            [(kind, name), *(_definitions(lines, number, _depth(line)) or ())] == chain
+            for number, line in enumerate(lines)
+            if name in line and (match := _DEFINES.match(line)) and match.groups() == (kind, name)
+        )
+        == 1
     )
 
 
@@ -371,7 +449,7 @@ def _parent(lines: Lines, start: int, end: int) -> bytes | None:
     inner = [line for line in lines[start : max(end, start + 1)] if line.strip()]
     depth = min((_depth(line) for line in inner), default=0)
     for line in reversed(lines[:start]):
-        if telling(line) and _depth(line) < depth and not line.lstrip().startswith(_ASIDE):
+        if _outdented(line, depth) and not line.lstrip().startswith(_ASIDE):
             return line
     return None
 
@@ -382,6 +460,11 @@ _ASIDE = (b"#", b"//", b"/*", b"*")
 
 def _depth(line: bytes) -> int:
     return len(line) - len(line.lstrip(b" \t"))
+
+
+def _outdented(line: bytes, depth: int) -> bool:
+    """Whether a telling line has a smaller margin than `depth`."""
+    return not line[:depth].isspace() and telling(line) and _depth(line) < depth
 
 
 def _show(line: bytes) -> str:
@@ -398,12 +481,14 @@ def only_place(base: Text, theirs: Text, block: Edit, edit: Edit) -> Finding:
     have changed sides.  The place of a block is its removed lines, or for an insertion the lines
     on both sides.
     """
-    if _spot(base, block) == _spot(theirs, edit):
-        # Most often the place is the only one in the whole file: no need to parse for functions.
-        found = _only_between(base, theirs, block, edit, (_all(base), _all(theirs)))
-        if found.holds:
-            return found
+    # Most often the place is the only one in the whole file: no need to parse for functions.
+    found = _only_between(base, theirs, block, edit, (_all(base), _all(theirs)))
+    if found.holds and (found == _ONLY or _spot(base, block) == _spot(theirs, edit)):
+        return found
     return _only_between(base, theirs, block, edit, (_span(base, block), _span(theirs, edit)))
+
+
+_ONLY = Finding(True, "the only place")
 
 
 def _only_between(
@@ -423,7 +508,7 @@ def _only_between(
     olds = _places(base, block, low[0] if low else old[0], high[0] if high else old[1])
     news = _places(theirs, edit, low[1] if low else new[0], high[1] if high else new[1])
     if len(olds) == len(news) and olds.index(block.start) == news.index(edit.start):
-        return Finding(True, "the only place" if len(news) == 1 else f"one of {len(news)} places")
+        return _ONLY if len(news) == 1 else Finding(True, f"one of {len(news)} places")
     return _no(f"{len(news)} places look alike, there were {len(olds)}")
 
 
@@ -451,7 +536,7 @@ def _anchors(
         for number in numbers:
             line = here.lines[number]
             if telling(line) and here.counts[line] == 1 and there.counts[line] == 1:
-                place = there.places[line][0]
+                place = there.where(line)[0]
                 if other[0] <= place < other[1]:
                     return number, place
         return None
@@ -468,7 +553,7 @@ def _places(text: Text, edit: Edit, low: int, high: int) -> list[int]:
     above, below = _spot(text, edit)
     if above is None or below is None:
         return [edit.start]
-    gaps = (place + 1 for place in text.places[above])
+    gaps = (place + 1 for place in text.where(above))
     return [n for n in gaps if start <= n <= end and text.lines[n : n + 1] == (below,)]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,15 +20,16 @@ from portkit.git import Store, TreeEntry, git, path_to_bytes
 class Series:
     """The series as git sees it: the files it changes, made on `base_tree`, and the new tag.
 
-    `ours` is path to base bytes and patched bytes; `missing` are the paths that the new tag does
-    not have.  Nothing is merged until someone asks.
+    `ours` gives the base bytes and the patched bytes of each of `paths`; `missing` are the paths
+    that the new tag does not have.  Nothing is read or merged until someone asks.
     """
 
     store: Store
     base_tree: str
     theirs_tree: str
-    ours: Mapping[str, tuple[bytes, bytes]]
+    paths: frozenset[str]
     missing: frozenset[str]
+    ours: Callable[[str], tuple[bytes, bytes]]
 
     def successor(self, path: str) -> str:
         """Where git says the file at `path` went; `path` itself where it did not move."""
@@ -36,14 +37,11 @@ class Series:
 
     def merged(self, path: str, theirs: bytes) -> bytes | None:
         """Git's own merge of our file at `path` with `theirs`; None where it conflicts."""
-        if path not in self.ours:
-            return None
-        base, ours = self.ours[path]
-        return merge_file(base, ours, theirs)
+        return merge_file(*self.ours(path), theirs) if path in self.paths else None
 
     @cached_property
     def _renamed(self) -> dict[str, str]:
-        gone = self.missing & self.ours.keys()
+        gone = self.missing & self.paths
         return renames(self.store, self.base_tree, self.theirs_tree, gone) if gone else {}
 
 

@@ -184,12 +184,13 @@ class _Journey:
         self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]
     ) -> tuple[dict[str, NewFile], list[_Moving], list[tuple[str, Step]]]:
         """The files at `new`, the units for the next step, and what happened to each."""
-        self._read(old, new, moving)
-        git = self._git(old, new, moving)
+        new.files.look_up(one.path for one in moving)
         stay = {n: one for n, one in enumerate(moving) if one.path in new.files}
         leave = {n: one for n, one in enumerate(moving) if n not in stay}
+        git = self._git(old, new, moving, frozenset(one.path for one in leave.values()))
         with ThreadPoolExecutor(1) as beside:
             search = beside.submit(self._search, git, old, new)
+            self._read(old, new, moving)
             by_number = self._place_all(git, new, stay)
             search.result()
         by_number |= self._place_all(git, new, leave)
@@ -254,21 +255,26 @@ class _Journey:
         if oids is None:
             return Placed(unit, base, path, list(carry_orphan(unit, base, finder)))
         theirs = base if oids[0] == oids[1] and path == base.path else library.text(path)
+        if theirs is not base:
+            theirs.continues(base, known[oids])
         pair = Pair(self._store, base, theirs, *oids, known)
         return Placed(unit, base, path, list(carry(unit, pair, finder, self._resolutions)))
 
     def _base(self, unit: Unit) -> Text:
         return self._libraries[unit.base_tag].text(unit.base_path)
 
-    def _git(self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving]) -> ort.Series:
+    def _git(
+        self, old: Snapshot, new: Snapshot, moving: Sequence[_Moving], missing: frozenset[str]
+    ) -> ort.Series:
         """The series as git sees it: git follows renames and is a second opinion."""
         units = [one.unit for one in moving if one.unit.base_tag == old.tag]
-        ours = {
-            unit.base_path: (self._base(unit).data, self._base(unit).edited(edits_of(unit)))
-            for unit in units
-        }
-        missing = {one.path for one in moving if one.path not in new.files}
-        return ort.Series(self._store, old.tree, new.tree, ours, frozenset(missing))
+        by_path = {unit.base_path: unit for unit in units}
+
+        def ours(path: str) -> tuple[bytes, bytes]:
+            base = self._base(by_path[path])
+            return base.data, base.edited(edits_of(by_path[path]))
+
+        return ort.Series(self._store, old.tree, new.tree, frozenset(by_path), missing, ours)
 
     def _answered(self, one: Placed) -> tuple[HunkResult, ...]:
         """The results, without the conflicts of a patch that a person skipped."""

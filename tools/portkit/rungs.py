@@ -262,7 +262,7 @@ def _survivor(pair: Pair, number: int) -> int | None:
     if not 0 <= number < len(pair.base.lines):
         return None
     line = pair.base.lines[number]
-    return pair.theirs.places[line][0] if _unique(pair, line) else None
+    return pair.theirs.where(line)[0] if _unique(pair, line) else None
 
 
 def _attached(base: Text, block: Edit) -> str:

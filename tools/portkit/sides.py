@@ -17,7 +17,7 @@ from portkit import model
 from portkit.apply import apply_edits
 from portkit.git import Store, TreeEntry
 from portkit.model import Edit
-from portkit.syntax import Language, Outline, language_of
+from portkit.syntax import Language, Outline, Replaced, language_of
 
 Lines = tuple[bytes, ...]
 
@@ -59,13 +59,18 @@ class Text:
         """How often each line occurs."""
         return Counter(self.lines)
 
+    def where(self, line: bytes) -> list[int]:
+        """Where a line occurs, ascending."""
+        if line not in self._where:
+            found: list[int] = []
+            for _ in range(self.counts[line]):
+                found.append(self.lines.index(line, found[-1] + 1 if found else 0))
+            self._where[line] = found
+        return self._where[line]
+
     @cached_property
-    def places(self) -> dict[bytes, list[int]]:
-        """Where each line occurs."""
-        found: dict[bytes, list[int]] = {}
-        for number, line in enumerate(self.lines):
-            found.setdefault(line, []).append(number)
-        return found
+    def _where(self) -> dict[bytes, list[int]]:
+        return {}
 
     @cached_property
     def flush(self) -> Text:
@@ -76,17 +81,30 @@ class Text:
         """Every line number at which `block` occurs, ascending; none for an empty block."""
         if not block:
             return []
-        rarest = min(range(len(block)), key=lambda i: len(self.places.get(block[i], ())))
+        rarest = min(range(len(block)), key=lambda i: self.counts[block[i]])
         wanted = tuple(block)
         return [
             start
-            for place in self.places.get(block[rarest], ())
+            for place in self.where(block[rarest])
             if (start := place - rarest) >= 0 and self.lines[start : start + len(wanted)] == wanted
         ]
 
     def edited(self, edits: Iterable[Edit]) -> bytes:
         """The bytes with `edits` (ascending, not overlapping) made."""
         return b"".join(apply_edits(self.lines, edits))
+
+    def with_edits(self, edits: Sequence[Edit]) -> Text:
+        """The file with `edits` (ascending, not overlapping) made."""
+        made = Text(self.path, self.edited(edits))
+        replaced = [Replaced(e.start, e.end, len(e.lines)) for e in edits]
+        made.outline.comes_from(self.outline, replaced, checking=True)
+        return made
+
+    def continues(self, base: Text, alignment: Alignment) -> None:
+        """Remember that this is what became of `base`, which spares parsing what is the same."""
+        changes = alignment.changes
+        replaced = [Replaced(c.base_start, c.base_end, c.end - c.start) for c in changes]
+        self.outline.comes_from(base.outline, replaced)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def unsound(theirs: Text, edits: Sequence[Edit], expected: Callable[[], int] = i
     ones that the patch shows at its own pin (`expected` counts them, when asked); no more.
     """
     ordered = sorted(edits, key=lambda e: (e.start, e.end))
-    result = Text(theirs.path, theirs.edited(ordered))
+    result = theirs.with_edits(ordered)
     if theirs.language is Language.REQUIREMENTS:
         return _bad_requirement(edits)
     if theirs.language is Language.TEXT:

@@ -11,12 +11,12 @@ import ast
 import re
 import symtable
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, cached_property
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import tree_sitter
@@ -65,12 +65,32 @@ class Scope:
     end: int
 
 
+class Replaced(NamedTuple):
+    """Lines [start, end) of a file that `lines` other lines took the place of."""
+
+    start: int
+    end: int
+    lines: int
+
+
 class Outline:
     """The scopes, branches and syntax errors of one file, each read when first asked for."""
 
     def __init__(self, data: bytes, language: Language) -> None:
         self._data = data
         self._language = language
+        self._origin: _Origin | None = None
+
+    def comes_from(
+        self, origin: Outline, replaced: Sequence[Replaced], *, checking: bool = False
+    ) -> None:
+        """Remember an earlier version and what (ascending) replaced lines of it.
+
+        Where that one has been parsed, only what differs is parsed here: the same tree, sooner.
+        With `checking` that one must be without errors: what the parser cannot read is read anew,
+        for two readings of it may find another number of errors.
+        """
+        self._origin = _Origin(origin, replaced, checking)
 
     @cached_property
     def scopes(self) -> tuple[Scope, ...]:
@@ -112,10 +132,13 @@ class Outline:
         """The lines, after its first, of each string or comment of several lines."""
         lexer = _LEXERS.get(self._language)
         found = []
+        line = counted = 0
         for match in lexer.finditer(self._data) if lexer is not None else ():
             if b"\n" in match[0]:
-                start = self._data.count(b"\n", 0, match.start())
-                found.append((start + 1, start + match[0].count(b"\n") + 1))
+                line += self._data.count(b"\n", counted, match.start())
+                end = line + match[0].count(b"\n")
+                found.append((line + 1, end + 1))
+                line, counted = end, match.end()
         return found
 
     def _parses(self) -> bool:
@@ -134,7 +157,34 @@ class Outline:
 
     @cached_property
     def _tree(self) -> Tree:
-        return _parser(self._language).parse(self._data)
+        parser = _parser(self._language)
+        origin = self._origin
+        if origin is None or "_tree" not in origin.outline.__dict__:
+            return parser.parse(self._data)
+        if origin.checking and origin.outline._tree.root_node.has_error:
+            return parser.parse(self._data)
+        return parser.parse(self._data, self._moved_tree(origin.outline, origin.replaced))
+
+    def _moved_tree(self, origin: Outline, replaced: Sequence[Replaced]) -> Tree:
+        """The tree of `origin`, told what was replaced, from the last line to the first."""
+        tree = origin._tree.copy()
+        shift = sum(one.lines - (one.end - one.start) for one in replaced)
+        for start, end, lines in reversed(replaced):
+            shift -= lines - (end - start)
+            (at, point), (until, last) = origin._place(start), origin._place(end)
+            size = self._place(start + shift + lines)[0] - self._place(start + shift)[0]
+            tree.edit(at, until, at + size, point, last, (point[0] + lines, 0))
+        return tree
+
+    def _place(self, line: int) -> tuple[int, tuple[int, int]]:
+        """The byte that a line starts at, and its row and column; the end of the file after all."""
+        if line < len(self._starts):
+            return self._starts[line], (line, 0)
+        return len(self._data), (len(self._starts) - 1, len(self._data) - self._starts[-1])
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *(match.end() for match in re.finditer(b"\n", self._data))]
 
     def chain(self, start: int, end: int) -> tuple[Scope, ...]:
         """The scopes that hold lines [start, end), outermost first.
@@ -154,6 +204,12 @@ class Outline:
         below = self.branches[start] if start < len(self.branches) else ()
         same = takewhile(lambda pair: pair[0] == pair[1], zip(above, below, strict=False))
         return tuple(one for one, _ in same)
+
+
+class _Origin(NamedTuple):
+    outline: Outline
+    replaced: Sequence[Replaced]
+    checking: bool
 
 
 # Python
@@ -301,6 +357,12 @@ _LEXERS = {
         rb'//[^\n]*|/\*[\s\S]*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
     ),
 }
+
+
+def without_prose(data: bytes, language: Language) -> bytes:
+    """Code without its strings and comments."""
+    lexer = _LEXERS.get(language)
+    return data if lexer is None else lexer.sub(b" ", data)
 
 
 _PREPROCESSOR = re.compile(rb"\s*#\s*(ifdef|ifndef|if|elif|else|endif)\b(.*)")

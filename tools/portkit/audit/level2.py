@@ -135,13 +135,13 @@ class SameCode:
         kernels = sum(one.kernels for one in found)
         return (
             f"{_count(len(units), 'unit')} for {_count(len(archs), 'architecture')}: PTX and SASS "
-            f"of {kernels} kernels; {', '.join(host)}"
+            f"of {_count(kernels, 'kernel')}; {', '.join(host)}"
         )
 
     def _host(self, unit: str) -> str:
         """What is the same of a unit's host code, in words; raises `Doubt` or `Undecided`."""
         known = [f for p, f in self._results.items() if p.unit == unit and isinstance(f, Found)]
-        if any(one.host for one in known):
+        if self._recorded_host(unit) or any(one.host for one in known):
             return "the host code"
         if unit in dispatch.KNOWN:
             return f"{self._launches(unit):,} launches by the host code"
@@ -153,9 +153,17 @@ class SameCode:
     def _knows_host(self, unit: str) -> bool:
         """Whether the host object of a unit need not be compiled, or has been tried."""
         results = [result for pair, result in self._results.items() if pair.unit == unit]
-        return unit in dispatch.KNOWN or any(
-            isinstance(result, Exception) or result.knows_host for result in results
+        return (
+            unit in dispatch.KNOWN
+            or self._recorded_host(unit)
+            or any(isinstance(result, Exception) or result.knows_host for result in results)
         )
+
+    def _recorded_host(self, unit: str) -> bool:
+        """Whether the host code of a unit is recorded, for whatever architecture."""
+        upstream, patched = self._closures(unit)
+        key = (unit, upstream.digest, patched.digest, FLAGS)
+        return not self.fresh and self.records.host(key)
 
     def _launches(self, unit: str) -> int:
         key = (unit, dispatch.digest(self.upstream), dispatch.digest(self.patched))

@@ -100,6 +100,10 @@ class Records(_Model):
         fitting = [r.archs[arch] for r in self.units if r.key == key and arch in r.archs]
         return max(fitting, key=lambda found: found.knows_host, default=None)
 
+    def host(self, key: UnitKey) -> bool:
+        """Whether the host code of these contents is recorded as equal, for any architecture."""
+        return any(found.host for r in self.units if r.key == key for found in r.archs.values())
+
     def generator(self, key: tuple[str, str, str]) -> GeneratorRecord | None:
         return next((record for record in self.generators if record.key == key), None)
 
