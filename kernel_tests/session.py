@@ -52,7 +52,8 @@ def main(root: Path, manifest: Manifest, names: Sequence[str], given: argparse.N
             found.installed()  # the one sentence, before pytest says it for each case
             result = _cases(root, manifest, names, given, gpu, work, None)
         else:
-            result = _built(root, manifest, names, given, gpu, work, keep)
+            before = earlier(root, manifest, file, gpu) if given.add else None
+            result = _built(root, manifest, names, given, gpu, work, keep, before)
     keep(result)
     if given.html:
         given.html.write_text(report.html(result), "utf-8")
@@ -86,18 +87,33 @@ def this_gpu() -> Gpu:
     )
 
 
+def earlier(root: Path, manifest: Manifest, file: Path | None, gpu: Gpu) -> Result:
+    """The result in `file`, to add to; raises `BadInput` where it does not hold here and now."""
+    if file is None or not file.exists():
+        raise BadInput("there is no earlier result of all kernels to add to", hint="omit --add")
+    result = kernelresults.read(file)
+    if stale := kernelresults.stale(root, manifest, result):
+        raise BadInput(f"{file.name} is stale for {', '.join(stale)}", hint="omit --add")
+    if result.gpu != gpu:
+        raise BadInput(f"{file.name} is of another GPU, driver or torch", hint="omit --add")
+    return result
+
+
 def _built(
     root: Path, manifest: Manifest, names: Sequence[str], given: argparse.Namespace, gpu: Gpu,
-    work: Path, keep: Callable[[Result], None],
+    work: Path, keep: Callable[[Result], None], before: Result | None,
 ) -> Result:  # fmt: skip
     archs = kernel_run.archs_of(given.archs)
     cache = kernel_run.cache_of(given.cache)
     trees = kernel_run.source(root, manifest, archs, given.trees, cache)
     builder = Builder(with_torch(), archs, cache)
     extensions = found.built(builder, trees, manifest, names, jobs=given.jobs)
-    libraries = found.saved(extensions, work / "libraries.json")
-    result = _cases(root, manifest, names, given, gpu, work, libraries)
-    keep(result)
+    if before is None:
+        libraries = found.saved(extensions, work / "libraries.json")
+        result = _cases(root, manifest, names, given, gpu, work, libraries)
+        keep(result)
+    else:
+        result = before
     # The cases had the GPU for themselves, for the stopwatch; these share it.
     with ThreadPoolExecutor() as pool:
         tests = given.upstream_tests and pool.submit(
