@@ -228,7 +228,9 @@ class Engine:
     python: Path
     models: Path
 
-    def server(self, log: Path, model: str, *options: str | Path, **named: object) -> ServerProcess:
+    def server(
+        self, log: Path, model: str | Path, *options: str | Path, **named: object
+    ) -> ServerProcess:
         """Start a server (`module` names another one than the launcher)."""
         arguments = ["--model", self.models / model, *COMMON, *options]
         return ServerProcess(self.python, arguments, log, **named)  # type: ignore[arg-type]
