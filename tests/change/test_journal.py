@@ -355,7 +355,7 @@ def test_a_second_process_is_told_who_is_at_work(root: Path) -> None:
         start = time.monotonic()
         with pytest.raises(Busy) as caught:
             do(root, switch)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 10  # at once, on however slow a machine
         since = caught.value.message.split("since ")[1].split(" (")[0]
         assert caught.value.message == (
             f"`refresh.py --to v0.17.1` is at work here since {since} (process {holder.pid})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -179,9 +178,6 @@ def test_a_real_tag_is_written_exactly_and_fast(
     }
     if os.name != "nt":  # where there is an executable bit
         assert repo.resolve("refs/back^{tree}") == tree
-    start = time.perf_counter()
-    write_checkout(store, tree, tmp_path / "again")
-    assert time.perf_counter() - start < 20  # about one second on an idle machine
 
 
 def test_real_trees_can_stand_on_windows(obtain_tag: Callable[[str], Source], store: Store) -> None:
