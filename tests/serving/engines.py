@@ -115,7 +115,7 @@ class Engine:
     def server(
         self,
         log: Path,
-        model: str,
+        model: str | Path,
         *options: str | Path,
         module: str = "launcher",
         extra: Mapping[str, str] | None = None,
