@@ -57,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
         "--sanitize", action="store_true", help="a few cases under compute-sanitizer"
     )
     parser.add_argument(
+        "--engine", action="store_true", help="vLLM's engine on tiny models, on both builds"
+    )
+    parser.add_argument(
+        "--add", action="store_true",
+        help="run only what the options above add, into the result file of an earlier run",
+    )  # fmt: skip
+    parser.add_argument(
         "--compile-only", action="store_true",
         help="no GPU: compile every patched unit, for all the toolkit's archs",
     )  # fmt: skip
