@@ -15,15 +15,15 @@ from kernel_tests import compileonly
 from kernel_tests.compileonly import summary, toolkit_archs
 from kernel_tests.compiling import Compiled, Unit, settle, units
 from kernel_tests.trees import Trees
-from portkit import kernelmanifest
-from portkit import pin as pinfile
 from portkit.ci import results
 from portkit.ci.results import CompiledUnit, CompileResult
 from portkit.cuda import toolkits
 from portkit.cuda.nvcc import Environment
 from portkit.cuda.toolkits import Toolkit
-from portkit.kernelmanifest import Kernel, Manifest
+from portkit.kernels import manifest as kernelmanifest
+from portkit.kernels.manifest import Kernel, Manifest
 from portkit.model import silent
+from portkit.patches import pin as pinfile
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLKIT = toolkits.first()
