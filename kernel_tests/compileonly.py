@@ -42,14 +42,17 @@ def main(root: Path, manifest: Manifest, names: Sequence[str], given: argparse.N
     trees = kernel_run.source(root, manifest, known, given.trees, cache)
     version = torchheaders.pinned_torch((trees.upstream / torchheaders.REQUIREMENTS).read_bytes())
     release = ".".join(str(part) for part in toolkit.version.release[:2])
-    before = results.known(results.read_all(root), "linux", release) if given.recorded else []
+    files = results.read_all(root) if given.recorded else []
+    before = results.known(files, "linux", release)
+    # A new release changes every unit: there a record of the last one asks for nothing.
+    now = results.known(files, "linux", release, trees.tag)
     with console.progress() as events:
         wanted = units(trees, manifest, names, archs, version)
         done = settle(
             wanted,
             {one.digest: one.compiler for one in before if not one.error},
             nvcc.environment(toolkit, version, events=events),
-            patient=_changed(wanted, before),
+            patient=_changed(wanted, now),
             budget=given.budget,
             jobs=given.jobs or os.cpu_count() or 1,
             events=events,

@@ -93,10 +93,11 @@ def settle(
     jobs: int,
     events: Events,
 ) -> list[Compiled]:
-    """Compile those of `wanted` that are not recorded, in order.
+    """Compile those of `wanted` that are not recorded; what came of each, in their order.
 
     `recorded` has compilers by digest.  After `budget` seconds no further unit is begun but the
-    `patient` ones, which are compiled however long it takes.
+    `patient` ones, which are compiled however long it takes.  Small units are begun first, so that
+    many fit.
     """
     ends = None if budget is None else time.monotonic() + budget
     compiler = f"nvcc {environment.toolkit.version}, {nvcc.host_compiler()}"
@@ -114,10 +115,12 @@ def settle(
             return Compiled(unit, "compiled", compiler, error.message)
         return Compiled(unit, "cached" if cached else "compiled", compiler)
 
-    first = sorted(wanted, key=lambda unit: unit not in patient)
-    done: list[Compiled] = []
+    def urgency(unit: Unit) -> tuple[bool, int]:
+        return unit not in patient, sum(map(len, unit.closure.files.values()))
+
+    done: dict[Unit, Compiled] = {}
     with ThreadPoolExecutor(jobs) as pool:
-        for result in pool.map(one, first):
-            done.append(result)
+        for result in pool.map(one, sorted(wanted, key=urgency)):
+            done[result.unit] = result
             events(Event("compiling", len(done), len(wanted), "units"))
-    return done
+    return [done[unit] for unit in wanted]

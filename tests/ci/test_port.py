@@ -79,6 +79,8 @@ def test_a_clean_port_is_pushed_and_proposed(small: Repository, calls: Path) -> 
     assert "Port to vLLM v1.1.0" in arguments
     assert "--draft" not in arguments
     assert "- [ ] confirm the drop of `csrc/gone.cu`" in body
+    assert "- [ ] `ci/status.py --write`" in body
+    assert "## Audit" in body  # what level 1 says of the carried files
     pushed = git("show", "origin/port/v1.1.0:upstream_pin.txt", cwd=small.root)
     assert b"tag: v1.1.0" in pushed
     report = git("show", "origin/port/v1.1.0:docs/ports/v1.0.0-v1.1.0.md", cwd=small.root)

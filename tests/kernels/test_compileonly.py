@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel_tests import __main__ as main
 from kernel_tests import compileonly
 from kernel_tests.compileonly import summary, toolkit_archs
 from kernel_tests.compiling import Compiled, Unit, settle, units
@@ -19,8 +20,10 @@ from portkit.ci.results import CompiledUnit, CompileResult
 from portkit.cuda import toolkits
 from portkit.cuda.nvcc import Environment
 from portkit.cuda.toolkits import Toolkit
+from portkit.kernels import manifest as kernelmanifest
 from portkit.kernels.manifest import Kernel, Manifest
 from portkit.model import silent
+from portkit.patches import pin as pinfile
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLKIT = toolkits.first()
@@ -117,6 +120,30 @@ def test_a_budget_spares_what_nobody_recorded_and_not_what_changed(tmp_path: Pat
 
 
 @needs_nvcc
+def test_a_budget_spares_the_units_of_a_new_release(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one release recorded asks for nothing at the next, where every unit is another."""
+    pinned = kernelmanifest.load(ROOT)
+    given = main._parser().parse_args(
+        ["--archs", "9.0", "--kernels", "next_pow_2", "--recorded", "--budget", "-1"]
+    )
+    assert TOOLKIT is not None
+    release = ".".join(map(str, TOOLKIT.version.release[:2]))
+    old = CompiledUnit(
+        kernel="next_pow_2", unit="next_pow_2.cu", arch="9.0", digest="old", compiler="nvcc"
+    )
+    tag = pinfile.read(ROOT / pinfile.PIN_FILE).tag
+    for recorded, said in (("v0.1.0", "1 not compiled"), (tag, "0 not compiled")):
+        made = CompileResult(
+            system="linux", toolkit=release, tag=recorded, archs=("9.0",), units=(old,), sources={}
+        )
+        monkeypatch.setattr(results, "read_all", lambda _, made=made: [made])
+        assert compileonly.main(ROOT, pinned, ("next_pow_2",), given) == 0
+        assert said in capsys.readouterr().out
+
+
+@needs_nvcc
 def test_the_command_prints_what_a_result_file_holds(tmp_path: Path) -> None:
     arguments = ("--archs", "9.0", "--kernels", "next_pow_2", "--recorded", "--json")
     command = [sys.executable, "-m", "kernel_tests", "--compile-only", *arguments]
@@ -179,6 +206,8 @@ def test_a_record_of_another_minor_toolkit_holds_of_another_major_does_not() -> 
     found = [result(unit(digest="a"), toolkit="12.8"), result(unit(digest="b"), toolkit="13.1")]
     assert [one.digest for one in results.known(found, "linux", "13.0")] == ["b"]
     assert results.known(found, "windows", "13.0") == []
+    assert results.known(found, "linux", "13.0", "v1") == results.known(found, "linux", "13.0")
+    assert results.known(found, "linux", "13.0", "v2") == []
 
 
 @needs_nvcc

@@ -9,6 +9,14 @@ from typing import Any
 LONGEST_BODY = 65_536  # characters a pull request's text may have
 _CUT = "\n\n(The report goes on in `{report}` of this branch.)\n"
 
+# What was known of the old release is not known of this one; `check` fails until it says so.
+_EVIDENCE = (
+    "- [ ] `tools/scan.py`: mend what breaks, or explain it in `patch_series/rules/silenced.toml`",
+    "- [ ] `tools/audit.py`, `python -m kernel_tests --compile-only --record`, and the kernel "
+    "tests on a GPU",
+    "- [ ] `ci/status.py --write`",
+)
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -55,3 +63,4 @@ def _tasks(result: Mapping[str, Any], conflicts: list[dict[str, Any]]) -> Iterat
         name = f"`{use['name']}` as it was before `{use['patch']}`"
         yield f"- [ ] `{use['path']}` line {use['line']} uses {name}: extend the series"
     yield "- [ ] read every hunk below that is not exact"
+    yield from _EVIDENCE

@@ -54,16 +54,20 @@ def read_all(root: Path) -> list[CompileResult]:
     return [_read(file) for file in sorted((root / FOLDER).glob("*.json"))]
 
 
-def known(found: Iterable[CompileResult], system: System, toolkit: str) -> list[CompiledUnit]:
+def known(
+    found: Iterable[CompileResult], system: System, toolkit: str, tag: str = ""
+) -> list[CompiledUnit]:
     """The units compiled on `system` with a toolkit of the same major version (`13.0`).
 
-    What compiles with one minor version, or one host compiler, need not be compiled with another.
+    With `tag` only those of that release.  What compiles with one minor version, or one host
+    compiler, need not be compiled with another.
     """
     major = toolkit.partition(".")[0]
     return [
         unit
         for one in found
         if one.system == system and one.toolkit.partition(".")[0] == major
+        if tag in ("", one.tag)
         for unit in one.units
     ]
 

@@ -67,7 +67,7 @@ def _refresh(root: Path, tag: str, upstream: Path | None) -> dict[str, Any]:
     """What `tools/refresh.py --json` prints."""
     source = [] if upstream is None else ["--upstream", str(upstream)]
     with redirect_stdout(io.StringIO()) as printed:
-        refresh.main(["--to", tag, "--accept-drops", "--json", *source], root)
+        refresh.main(["--to", tag, "--accept-drops", "--audit", "--json", *source], root)
     answer: dict[str, Any] = json.loads(printed.getvalue())
     return answer
 
