@@ -76,7 +76,10 @@ def _made(model: Model, folder: Path) -> None:
 def _said(model: Model, folder: str) -> dict[str, Any]:
     import torch  # noqa: PLC0415
     from vllm import LLM, SamplingParams  # noqa: PLC0415
+    from vllm.model_executor.models import registry  # noqa: PLC0415
 
+    # vLLM asks a process of its own what a model's class is like; that one would lack our modules.
+    registry._run_in_subprocess = lambda asked: asked()
     options: dict[str, Any] = {"attention_config": {"backend": "TRITON_ATTN"}}
     llm = LLM(
         folder, skip_tokenizer_init=True, dtype="bfloat16", quantization=model.quantization,
