@@ -27,7 +27,11 @@ Kind = Literal["check", "compile", "gpu", "wheel"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # What no compiled module is made of or checked by.
-_UNCOMPILED = ("docs/", "launcher/", "tests/launcher/", "benchmarks/", "patch_series/resolutions/")
+_UNCOMPILED = (
+    *("docs/", "launcher/", "tests/", "benchmarks/", ".ci/", "ci/results/"),
+    *("kernel_tests/cases/", "kernel_tests/references/", "kernel_tests/results/"),
+    *("patch_series/evidence.json", "patch_series/resolutions/", "patch_series/rules/"),
+)
 
 Read = Callable[[str], "bytes | None"]
 
