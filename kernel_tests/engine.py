@@ -21,8 +21,8 @@ from kernel_tests.build import Builder, Side, patched_side, upstream_alone
 from kernel_tests.engine_child import MODELS
 from kernel_tests.trees import Trees
 from portkit.errors import BadFile
-from portkit.kernelmanifest import Manifest
-from portkit.kernelresults import Engine
+from portkit.kernels.manifest import Manifest
+from portkit.kernels.results import Engine
 
 _SECONDS = 240
 _ERROR = re.compile(r"\w*(?:Error|Exception): .*")  # as Python ends a traceback, behind a prefix
