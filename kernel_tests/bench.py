@@ -123,8 +123,8 @@ class Bench:
         without a check of its own leaves that for the next one to report, which is here.
         """
         for side in self.sides:
-            said = _outcome(_op(op, side), _copied(arguments), self.device)
-            assert said == upstream, f"{op} {said} with nothing to do; upstream's {upstream}"
+            said, why = _outcome(_op(op, side), _copied(arguments), self.device)
+            assert said == upstream, f"{op} {said} with nothing to do, not {upstream}: {why}"
         self._note(f"{op} with nothing to do: {upstream}", 0.0, "as upstream's")
 
     def speed(self, op: str, *arguments: Any, what: str) -> None:
@@ -225,15 +225,17 @@ def _copied(arguments: Arguments) -> list[Any]:
     return [copy(value) for value in arguments]
 
 
-def _outcome(op: Callable[..., Any], arguments: Arguments, device: torch.device) -> str:
+def _outcome(op: Callable[..., Any], arguments: Arguments, device: torch.device) -> tuple[str, str]:
     try:
         op(*arguments)
         torch.ones(1, device=device)
     except (RuntimeError, ValueError, IndexError) as error:
-        return "launches an empty grid" if "invalid configuration" in str(error) else "refuses"
+        why = str(error).strip().partition("\n")[0]
+        # CUDA's word for an empty grid: an invalid configuration, or an invalid argument.
+        return ("launches an empty grid" if "CUDA error: invalid" in why else "refuses"), why
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return "runs"
+    return "runs", ""
 
 
 def _replayed(op: Callable[..., Any], arguments: Arguments) -> Callable[[], float]:

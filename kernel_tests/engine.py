@@ -8,6 +8,7 @@ with a time limit, so that none can spoil another, or the rest of a run.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from portkit.kernels.manifest import Manifest
 from portkit.kernels.results import Engine
 
 _SECONDS = 240
+_ERROR = re.compile(r"\w*(?:Error|Exception): .*")  # as Python ends a traceback, behind a prefix
 KERNELS = ("fp8_quant", "selective_scan")  # patched, and called by the models below
 
 
@@ -117,10 +119,11 @@ def _said(root: Path, name: str, side: Side, libraries: Path, *, tag: str, work:
 
 
 def read(file: Path, log: Path) -> Said:
-    """What the process wrote to `file`, else the last line of its log."""
+    """What the process wrote to `file`, else the last error in its log."""
     if not file.exists():
         lines: Sequence[str] = log.read_text("utf-8", "replace").strip().splitlines()
-        return Said([], [], [], (lines or ["no output"])[-1][:300])
+        errors = [found[0] for line in lines if (found := _ERROR.search(line))]
+        return Said([], [], [], (errors or lines or ["no output"])[-1][:300])
     try:
         return Said(**json.loads(file.read_text("utf-8")))
     except (ValueError, TypeError):

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from kernel_tests import partial
 from kernel_tests.upstream_tests import VARIABLE
 
 partial.install(Path(os.environ[VARIABLE]), Path.cwd())
+# Upstream's test of sparse Marlin compiles one function for more shapes than torch allows.
+torch._dynamo.config.recompile_limit = 64
 
 
 @pytest.fixture

@@ -64,10 +64,14 @@ class Support(BaseModel):
 
     sources: tuple[str, ...] = Field(min_length=1)
     ops: tuple[Op, ...] = Field(min_length=1)
+    flags: tuple[str, ...] = ()
 
     def as_kernel(self) -> Kernel:
         """The same as something to build."""
-        return Kernel(about="", patches=("none",), sources=self.sources, cases="", ops=self.ops)
+        return Kernel(
+            about="", patches=("none",), sources=self.sources, cases="", ops=self.ops,
+            flags=self.flags,
+        )  # fmt: skip
 
 
 class Manifest(BaseModel):
