@@ -178,9 +178,9 @@ class ThreadClient(AsyncMPClient):  # type: ignore[misc]
     def _hand_over(self, item: Any) -> None:
         """Called by the engine with `(client index, EngineCoreOutputs)`.
 
-        A step lets go of the GIL hundreds of times, but for moments, too short for another thread
-        to wake up and take it, and a thread woken in vain never comes to ask for it.  A stream
-        would reach its client in one piece, at its end.  So the engine stands aside here.
+        Then stands aside until the loop has begun with them.  A step lets go of the GIL often, but
+        for moments, too short for another thread to wake up and take it: without this, outputs and
+        new requests would wait for longer than a step (docs/launcher.md has the numbers).
         """
         self._taken.clear()
         self._on_loop(self._receive, item[1])
