@@ -27,14 +27,13 @@ from portkit.scan import cover, rules, scanning, silence
 from portkit.scan.entries import entries
 from portkit.scan.judge import area, counts
 from portkit.scan.model import Reason, Tier
-from portkit.scan.rules import Rules
 from portkit.scan.scanning import AREAS, Options, Scan
 from portkit.scan.tree import SourceTree
 from portkit.tags import normalise
 from portkit.upstream import obtain
 
 REVIEWS = "scan_reviewed*.toml"
-RETIRED = "retired"
+GONE = "not reported any more"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,14 +65,16 @@ def _releases(given: argparse.Namespace) -> Iterator[str]:
         previous = scan
 
 
-def _scan(tag: str, *, slow: bool) -> Scan:
+def _scan(tag: str, *, slow: bool, kept: bool = False) -> Scan:
+    """A scan of a release with the series; `kept` takes what earlier scans kept."""
     cache = Cache.default()
     known = rules.load(ROOT)
     source = obtain(tag, cache=cache)
     tree = SourceTree.of_store(cache.store, tag, source.tree)
     covered = cover.at(ROOT, tag, tree, cache=cache)
     silences = silence.load(ROOT, known)
-    return scanning.scan(tree, known, cover=covered, silences=silences, options=Options(slow=slow))
+    options = Options(slow=slow, cache=cache.path / "scan" if kept else None)
+    return scanning.scan(tree, known, cover=covered, silences=silences, options=options)
 
 
 def _row(tag: str, scan: Scan, previous: Scan | None, seconds: float) -> str:
@@ -95,28 +96,39 @@ def _row(tag: str, scan: Scan, previous: Scan | None, seconds: float) -> str:
 
 
 def _precision() -> Iterator[str]:
-    """Right findings of those that were read, by release and the tier that a rule has now."""
-    known = rules.load(ROOT)
-    by_tier: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    by_rule: dict[str, list[bool]] = defaultdict(list)
+    """Right findings of those that were read, by release and tier, as today's rules report them."""
+    by_tag: dict[str, list[dict[str, str]]] = defaultdict(list)
     for file in sorted((ROOT / "benchmarks").glob(REVIEWS)):
         for entry in _reviews(file):
-            right = entry["verdict"] == "true"
-            by_rule[entry["rule"]].append(right)
-            by_tier[entry["tag"], _tier(known, entry["rule"])].append(right)
+            by_tag[entry["tag"]].append(entry)
+    by_rule: dict[str, list[bool]] = defaultdict(list)
     yield "| release | tier | read | right | precision |"
     yield "|---|---|--:|--:|--:|"
-    order = [*(tier.value for tier in Tier), RETIRED]
-    for (tag, tier), verdicts in sorted(by_tier.items(), key=lambda row: order.index(row[0][1])):
-        share = f"{100 * sum(verdicts) / len(verdicts):.0f}%"
-        yield f"| {tag} | {tier} | {len(verdicts)} | {sum(verdicts)} | {share} |"
+    for tag, read in sorted(by_tag.items(), reverse=True):
+        tiers = _reported(_scan(tag, slow=True, kept=True))
+        by_tier: dict[str, list[bool]] = defaultdict(list)
+        for entry in read:
+            right = entry["verdict"] == "true"
+            tier = tiers.get((entry["rule"], entry["path"], int(entry["line"])), GONE)
+            by_tier[tier].append(right)
+            if tier is not GONE:
+                by_rule[entry["rule"]].append(right)
+        for tier in (*(tier.value for tier in Tier), GONE):
+            if verdicts := by_tier[tier]:
+                share = f"{100 * sum(verdicts) / len(verdicts):.0f}%"
+                yield f"| {tag} | {tier} | {len(verdicts)} | {sum(verdicts)} | {share} |"
     yield ""
     for name, verdicts in sorted(by_rule.items()):
-        yield f"{name} ({_tier(known, name)}): {sum(verdicts)} of {len(verdicts)}"
+        yield f"{name}: {sum(verdicts)} of {len(verdicts)}"
 
 
-def _tier(known: Rules, name: str) -> str:
-    return known[name].tier.value if name in known else RETIRED
+def _reported(scan: Scan) -> dict[tuple[str, str, int], str]:
+    """The tier of each finding that a rule stands for, by rule and place."""
+    return {
+        (one.finding.rule, one.finding.path, one.finding.line): one.finding.tier.value
+        for one in scan.judged
+        if one.reason not in (Reason.NOT_BUILT, Reason.GUARDED)
+    }
 
 
 def _reviews(file: Path) -> Iterator[dict[str, str]]:

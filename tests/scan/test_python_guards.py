@@ -8,8 +8,9 @@ import textwrap
 import pytest
 
 from portkit.scan.model import Finding, Stage, Tier
-from portkit.scan.python_guards import Guards, truth
+from portkit.scan.python_guards import Guards
 from portkit.scan.python_reach import Reach
+from portkit.scan.python_truth import truth
 from portkit.scan.tree import SourceTree
 
 
@@ -63,6 +64,9 @@ REACHED = [
     "if fast:\n    return\nHERE()\n",
     "try:\n    other()\nexcept OSError:\n    HERE()\n",
     "if current_platform.is_cuda():\n    HERE()\n",
+    "if c.mode != mode.NONE:\n    HERE()\n",
+    'class A:\n    def check(self):\n        if platform.system() != "Linux":\n'
+    "            raise RuntimeError\n    def use(self):\n        HERE()\n",
 ]
 SKIPPED = [
     'if not os.path.exists("/proc/cpuinfo"):\n    return False\nHERE()\n',
@@ -73,6 +77,9 @@ SKIPPED = [
     'def f():\n    if os.name == "nt":\n        return None\n    for x in y:\n        HERE()\n',
     "if a:\n    other()\nelif current_platform.is_cpu():\n    HERE()\n",
     'assert sys.platform == "linux"\nHERE()\n',
+    "if c.mode == CompilationMode.NONE:\n    return fn\nHERE()\n",
+    'class A:\n    def preflight(self):\n        if platform.system() != "Linux":\n'
+    "            raise RuntimeError\n    def use(self):\n        HERE()\n",
     'if (\n    platform.system() == "Linux"\n    and HERE()\n):\n    other()\n',
     'x = (\n    HERE()\n    if os.name == "posix"\n    else other()\n)\n',
 ]
@@ -177,3 +184,27 @@ def test_findings_are_placed_where_a_server_meets_them(
     finding = Finding("r", path, line, 1, "os.fork()", Tier.CERTAIN, Stage.IMPORT)
     (placed,) = Reach(SourceTree.of_files({**TREE, "setup.py": b""})).placed([finding])
     assert (placed.tier, placed.stage) == (tier, stage)
+
+
+FIRST = {"vllm/v1/worker/gpu_model_runner.py": b"from vllm.v1.worker.gpu import shared\n"}
+SECOND = {f"vllm/v1/worker/gpu/{name}": b"" for name in ("__init__.py", "shared.py", "sampler.py")}
+TRITON = {"vllm/config/vllm.py": b"def use_v2():\n    if not HAS_TRITON:\n        return False\n"}
+ASKED = {"vllm/envs.py": b"VLLM_USE_V2_MODEL_RUNNER: bool = False\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "why"),
+    [
+        ({**FIRST, **TRITON}, "gpu/sampler.py", "without Triton"),
+        ({**FIRST, **ASKED}, "gpu/sampler.py", "has to ask for"),
+        ({**FIRST, **TRITON}, "gpu/shared.py", ""),  # the first runner uses it
+        (TRITON, "gpu/sampler.py", ""),  # there is no other runner
+        (FIRST, "gpu/sampler.py", ""),  # nothing says which is chosen
+        ({**FIRST, **TRITON}, "gpu_model_runner.py", ""),
+    ],
+)
+def test_what_only_the_second_model_runner_calls(
+    files: dict[str, bytes], path: str, why: str
+) -> None:
+    found = Reach(SourceTree.of_files({**SECOND, **files})).not_called(f"vllm/v1/worker/{path}")
+    assert why in found if why else found == ""

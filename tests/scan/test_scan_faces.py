@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import html5lib
@@ -18,6 +19,7 @@ from portkit.commands import scan
 from portkit.errors import Exit
 from portkit.scan import page, sarif, text
 from portkit.scan.entries import entries
+from portkit.scan.model import Reason
 from portkit.scan.silence import Silence
 
 
@@ -109,10 +111,12 @@ def test_sarif_says_where_and_what_is_dismissed() -> None:
     assert all(rules[r["ruleIndex"]]["id"] == r["ruleId"] for r in told["results"])
 
 
-def test_text_says_what_a_stale_silence_is() -> None:
-    found = scanned(FILES, silences=(Silence("cpp-uint", "nowhere", "gone", 7),))
-    assert found.stale == ()  # only a whole scan can tell
-    assert not any("silences nothing" in line for line in text.lines(found, RULES))
+def test_text_says_what_is_explained_and_which_silence_is_stale() -> None:
+    left = Silence("cpp-uint", "csrc/a.cu", "why it is left", 1, "uint", Reason.EXPLAINED)
+    found = scanned(FILES, silences=(left,))
+    said = "\n".join(text.lines(replace(found, stale=(Silence("a", "b", "c", 7),)), RULES))
+    assert "explained: 1 entry that breaks, left so\n  csrc/a.cu:3: cpp-uint\n    why it" in said
+    assert "silences nothing: patch_series/rules/silenced.toml:7: a" in said
 
 
 # fixing

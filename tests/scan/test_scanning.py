@@ -108,6 +108,37 @@ def test_a_silence_and_a_stale_one() -> None:
     assert silence.stale((quiet, other), [one.finding for one in found.judged]) == (other,)
 
 
+def test_what_is_explained_does_not_count_and_what_comes_later_does() -> None:
+    left = Silence("cpp-uint", "csrc/a.cu", "why", 1, "uint f()", Reason.EXPLAINED)
+    later = {**FILES, "csrc/a.cu": FILES["csrc/a.cu"] + b"uint g();\n"}
+    found = scanned(later, silences=(left,))
+    assert [(one.finding.line, one.note) for one in found.explained] == [(3, "why")]
+    assert ("csrc/a.cu", 4) in places(found) and ("csrc/a.cu", 3) not in places(found)
+    copied = {**later, "csrc/b.cu": later["csrc/a.cu"]}
+    fresh = scanning.since(scanned(copied, silences=(left,)), found)
+    assert places(fresh) == [("csrc/b.cu", 3), ("csrc/b.cu", 4)]
+    moved = {**copied, "csrc/a.cu": b""}
+    assert places(scanning.since(scanned(moved, silences=(left,)), found)) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "options", "stale"),
+    [
+        ("cpp-uint", "csrc/x.cu", Options(slow=False, pin=True), True),
+        ("cpp-uint", "csrc/x.cu", Options(slow=False), False),  # another release
+        ("cpp-uint", "csrc/x.cu", Options(frozenset(["vllm"]), slow=False, pin=True), False),
+        ("python-missing-name", "vllm/x.py", Options(slow=False, pin=True), False),
+        ("requirement-no-wheel", "requirements/cuda.txt", Options(slow=False, pin=True), False),
+    ],
+)
+def test_a_silence_is_stale_where_it_can_be_judged(
+    rule: str, path: str, options: Options, stale: bool
+) -> None:
+    tree = SourceTree.of_files(FILES)
+    found = scanning.scan(tree, RULES, silences=[Silence(rule, path, "x", 1)], options=options)
+    assert bool(found.stale) is stale
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -115,6 +146,11 @@ def test_a_silence_and_a_stale_one() -> None:
         ('[[silenced]]\nrule = "x"\npath = "a"\nreason = "b"\n', ":1: there is no rule x"),
         ('[[silenced]]\nrules = "x"\n', ":1: unknown field rules"),
         ("[[silenced", "not TOML"),
+        ('[[silence]]\nrule = "x"\n', "unknown table silence"),
+        (
+            '\n[[explained]]\nrule = "cpp-uint"\npath = "a"\nreason = "b"\n',
+            ":2: excerpt is missing",
+        ),
     ],
 )
 def test_a_wrong_silence_says_where(tmp_path: Path, text: str, message: str) -> None:
@@ -240,6 +276,46 @@ endif()
     build = Build(SourceTree.of_files(files))
     assert build.left_out("csrc/one.cu") == ""
     assert build.left_out("csrc/two.cu") != ""
+
+
+def test_cmake_that_windows_does_not_run_is_set_aside() -> None:
+    link = b'file(CREATE_LINK "a" "b" SYMBOLIC)\n'
+    cmake = b"""\
+include(cmake/more.cmake)
+if(Torch_VERSION VERSION_GREATER_EQUAL "2.13" AND Torch_VERSION VERSION_LESS "2.14")
+  %s
+endif()
+cuda_archs_loose_intersection(NINE_ARCHS "9.0a" "${CUDA_ARCHS}")
+if(NINE_ARCHS)
+  %s
+endif()
+first()
+"""
+    more = b"function(first)\n  second()\nendfunction()\n"
+    more += b"function(second)\n  %sendfunction()\nmacro(never)\n  %sendmacro()\n" % (link, link)
+    script = b"os.symlink(a, b)\n"
+    files = {
+        "CMakeLists.txt": cmake % (link, link)
+        + b'add_custom_command(COMMAND "tools/build_a.py")\n',
+        "cmake/more.cmake": more,
+        "requirements/cuda.txt": b"torch==2.14.0\n",
+        "tools/build_a.py": script,
+        "tools/build_b.py": script,
+        "rust/src/tests.rs": b"use std::os::unix::net::UnixListener;\n",
+    }
+    found = scanned(files)
+    kept = {
+        (f.path, f.line) for f in found.findings if f.rule in ("cmake-symlink", "python-symlink")
+    }
+    assert kept == {("cmake/more.cmake", 5), ("tools/build_a.py", 1)}
+    assert {one.finding.path for one in found.judged if one.reason is Reason.NOT_BUILT} == {
+        "CMakeLists.txt",
+        "cmake/more.cmake",
+        "tools/build_b.py",
+        "rust/src/tests.rs",
+    }
+    older = scanned({**files, "requirements/cuda.txt": b"torch==2.13.0\n"})
+    assert ("CMakeLists.txt", 3) in {(f.path, f.line) for f in older.findings}
 
 
 def test_the_reasons_of_judging_are_values() -> None:

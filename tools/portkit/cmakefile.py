@@ -28,12 +28,13 @@ class Condition:
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its lower-case name, arguments without their quotes, conditions, 1-based line."""
+    """A command: its lower-case name, arguments without their quotes, conditions, 1-based lines."""
 
     name: str
     arguments: tuple[str, ...]
     conditions: tuple[Condition, ...] = ()
     line: int = 0
+    last_line: int = 0
 
     def after(self, keyword: str) -> str | None:
         """The argument that follows `keyword`, None when there is none."""
@@ -53,6 +54,32 @@ def commands(data: bytes) -> tuple[Command, ...]:
     So are the bodies of functions and macros: what they do depends on their callers.
     """
     return tuple(_commands(_parser().parse(data).root_node, ()))
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A function or a macro: its lower-case name, its lines (1-based), the commands in its body."""
+
+    name: str
+    line: int
+    last_line: int
+    body: tuple[Command, ...]
+
+
+def definitions(data: bytes) -> tuple[Definition, ...]:
+    """The functions and macros of a file."""
+    found = []
+    pending = [_parser().parse(data).root_node]
+    while pending:
+        node = pending.pop()
+        if node.type in ("function_def", "macro_def"):
+            head = node.named_children[0]
+            name = next(iter(_arguments(head)), "").lower()
+            body = tuple(_commands(node, ()))
+            found.append(Definition(name, node.start_point[0] + 1, node.end_point[0] + 1, body))
+        else:
+            pending.extend(node.named_children)
+    return tuple(found)
 
 
 def first_error(data: bytes) -> int:
@@ -80,7 +107,8 @@ def _commands(node: Node, conditions: tuple[Condition, ...]) -> Iterator[Command
     for child in node.named_children:
         if child.type == "normal_command":
             name = _text(child.children[0]).lower()
-            yield Command(name, _arguments(child), conditions, child.start_point[0] + 1)
+            first, last = child.start_point[0] + 1, child.end_point[0] + 1
+            yield Command(name, _arguments(child), conditions, first, last)
         elif child.type == "if_condition":
             yield from _branches(child, conditions)
         elif child.type not in ("function_def", "macro_def"):

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from portkit import console, porting
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = console.parser(
         "Find places in upstream's source that will not build or run on Windows and that no patch "
-        "of the series covers.  Ends with 1 when one of them breaks for certain.",
+        "of the series covers.  Ends with 1 when one breaks for certain and is not explained.",
         prog="scan.py",
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -133,7 +134,12 @@ def _scanned(given: argparse.Namespace, root: Path, known: Rules) -> Scan:
         def one(tag: str) -> Scan:
             tree, covered = _release(given, root, tag, events)
             return scanning.scan(
-                tree, known, cover=covered, silences=silences, options=options, events=events
+                tree,
+                known,
+                cover=covered,
+                silences=silences,
+                options=replace(options, pin=tag == pin.tag and not given.no_series),
+                events=events,
             )
 
         if not given.since:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from portkit.cmakefile import Command, commands
+from packaging.version import Version
+
+from portkit.cmakefile import Command, Definition, commands, definitions
 from portkit.scan import ternary
 from portkit.scan.model import Language
 from portkit.scan.ternary import Truth
@@ -25,6 +27,7 @@ _REFERENCE = re.compile(r"\$\{(\w+)\}|(?<![\w$])([A-Z][A-Z0-9_]*ARCHS)\b")
 _ARCH = re.compile(r"(\d+)\.\d[af]?(?:\+PTX)?")
 _WINDOWS_MAJORS = {"7", "8", "12"}
 _LISTING = {"set", "list", "file", "define_extension_target", "add_library"}
+_TORCH = re.compile(rb"^torch\s*==\s*(\d+(?:\.\d+)*)", re.MULTILINE)
 _SYSTEM = {"WIN32", "MSVC", "UNIX", "LINUX", "CMAKE_SYSTEM_NAME"}
 _DEFINE = re.compile(r"-D(ENABLE_\w+)")  # kernel groups
 
@@ -53,6 +56,22 @@ class Build:
             return ""
         return "no source that the CUDA build on Windows compiles is or includes this file"
 
+    def not_run(self, path: str, line: int) -> str:
+        """Why Windows does not get to a line (1-based) of a CMake file; empty where it may."""
+        for definition in self._definitions.get(path, ()):
+            if definition.line <= line <= definition.last_line:
+                called = definition.name in self._called
+                return "" if called else f"nothing that Windows runs calls {definition.name}"
+        runs = self._walk.runs.get(path, {})
+        around = [runs[span] for span in runs if span[0] <= line <= span[1]]
+        skipped = around and not any(around)
+        return "in a part of the build that Windows does not get to" if skipped else ""
+
+    def names(self, path: str) -> bool:
+        """Whether the build's own files name a script."""
+        name = posixpath.basename(path).removesuffix(".py").encode()
+        return any(name in data for data in self._build_files.values())
+
     @property
     def undefined(self) -> frozenset[str]:
         """Macros that only unreached commands define."""
@@ -77,8 +96,12 @@ class Build:
     @cached_property
     def _walk(self) -> _Walk:
         walk = _Walk()
-        archs = _Archs()
-        for command, live in self._with_included(self._commands, archs):
+        archs = _Archs(self._versions)
+        for path, command, live in self._with_included("CMakeLists.txt", archs):
+            span = (command.line, command.last_line)
+            runs = walk.runs.setdefault(path, {})
+            runs[span] = live or runs.get(span, False)
+            walk.called |= {command.name} if live else set()
             words = " ".join(command.arguments)
             named = set(_LISTED.findall(words)) if command.name in _LISTING else set()
             if command.name == "define_extension_target":
@@ -96,16 +119,48 @@ class Build:
         return walk
 
     def _with_included(
-        self, lines: Iterable[Command], archs: _Archs, live: bool = True
-    ) -> Iterator[tuple[Command, bool]]:
-        """Every command and whether Windows may get to it, those of included files in place."""
-        for command in lines:
+        self, path: str, archs: _Archs, live: bool = True
+    ) -> Iterator[tuple[str, Command, bool]]:
+        """Each command with its file and whether Windows may get to it, included files in place."""
+        for command in commands(self._tree.read(path)):
             here = live and archs.reaches(command) is not False
-            yield command, here
+            yield path, command, here
             archs.read(command)
             if command.name == "include" and command.arguments:
-                path = command.arguments[0].removeprefix("${CMAKE_CURRENT_LIST_DIR}/")
-                yield from self._with_included(commands(self._tree.read(path)), archs, here)
+                included = command.arguments[0].removeprefix("${CMAKE_CURRENT_LIST_DIR}/")
+                yield from self._with_included(included, archs, here)
+
+    @cached_property
+    def _versions(self) -> Mapping[str, Version]:
+        """torch's version, where the requirements pin it."""
+        found = _TORCH.search(self._tree.read("requirements/cuda.txt"))
+        return {"Torch_VERSION": Version(found[1].decode())} if found else {}
+
+    @cached_property
+    def _build_files(self) -> Mapping[str, bytes]:
+        paths = self._tree.of_language(Language.CMAKE)
+        return self._tree.read_all([*paths, *(p for p in ("setup.py",) if p in self._tree)])
+
+    @cached_property
+    def _definitions(self) -> Mapping[str, tuple[Definition, ...]]:
+        return {
+            path: definitions(data)
+            for path, data in self._build_files.items()
+            if path != "setup.py"
+        }
+
+    @cached_property
+    def _called(self) -> set[str]:
+        """The functions that Windows calls, at first or second hand."""
+        bodies = {one.name: one.body for some in self._definitions.values() for one in some}
+        found = set(self._walk.called)
+        pending = list(found)
+        while pending:
+            for command in bodies.get(pending.pop(), ()):
+                if command.name not in found:
+                    found.add(command.name)
+                    pending.append(command.name)
+        return found
 
     # headers
 
@@ -146,6 +201,9 @@ class _Walk:
     removed: set[str] = field(default_factory=set)
     defined: set[str] = field(default_factory=set)
     elsewhere: set[str] = field(default_factory=set)
+    called: set[str] = field(default_factory=set)  # every command that Windows gets to
+    # Whether Windows gets to the command on these lines, by file.
+    runs: dict[str, dict[tuple[int, int], bool]] = field(default_factory=dict)
 
 
 def _of_system(command: Command) -> bool:
@@ -156,7 +214,8 @@ def _of_system(command: Command) -> bool:
 class _Archs:
     """Which architecture variables hold an architecture that Windows builds for."""
 
-    def __init__(self) -> None:
+    def __init__(self, versions: Mapping[str, Version]) -> None:
+        self._versions = versions
         self._values: dict[str, Truth] = {}
         self._used: set[str] = set()
 
@@ -165,7 +224,7 @@ class _Archs:
         found: Truth = True
         for condition in command.conditions:
             self._used |= set(_names(condition.words))
-            holds = ternary.cmake(condition.words, self._values)
+            holds = ternary.cmake(condition.words, self._values, self._versions)
             if holds is not None and holds is not condition.holds:
                 return False
             if holds is None:

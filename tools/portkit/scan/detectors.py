@@ -57,11 +57,9 @@ def applicable(rules: Rules, tree: SourceTree) -> Rules:
     cmake = tree.read("CMakeLists.txt").decode("utf-8", "replace")
 
     def holds(rule: Rule) -> bool:
-        below, start, unless = rule.cxx_below, rule.cxx_from, rule.unless_build
-        return (
-            (below is None or standard < below)
-            and (start is None or standard >= start)
-            and (unless is None or re.search(unless, cmake) is None)
+        below, unless = rule.cxx_below, rule.unless_build
+        return (below is None or standard < below) and (
+            unless is None or re.search(unless, cmake) is None
         )
 
     return Rules({name: rule for name, rule in rules.items() if holds(rule)}, rules.digest)

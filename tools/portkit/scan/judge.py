@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from portkit.scan.buildfiles import CmakeGuards
 from portkit.scan.built import Build
 from portkit.scan.cppguards import CppGuards
-from portkit.scan.model import Finding, Judged, Language, Reason
+from portkit.scan.model import Finding, Judged, Language, Reason, Stage
 from portkit.scan.python_reach import reach_of
 from portkit.scan.rules import Rules
 from portkit.scan.silence import Silence
@@ -17,9 +17,10 @@ from portkit.scan.tree import SourceTree, language_of
 
 _OTHER_DEVICES = re.compile(
     r"(?:^|/)(?:csrc/(?:rocm|cpu)/|platforms/(?:rocm|cpu|xpu|tpu|hpu|zen_cpu)\.py|amd/|rocm/|xpu/|tpu/)"
-    r"|(?:^|[/_.])(?:rocm|aiter|xpu|tpu|hpu|gfx\w+)(?:[/_.]|$)"
+    r"|(?:^|[/_.])(?:rocm|rdna|aiter|xpu|tpu|hpu|gfx\w+)(?:[/_.]|$)"
     r"|worker/cpu_|backends/cpu_|cmake/(?:cpu_extension|hipify)|requirements/\w*(?:cpu|rocm|xpu|tpu)"
 )
+_RUST_TESTS = re.compile(r"/(?:tests|benches|examples)/|/tests\.rs$")
 
 
 def area(path: str) -> str:
@@ -51,13 +52,19 @@ class Judge:
         if _OTHER_DEVICES.search(path):
             return Judged(finding, Reason.NOT_BUILT, "another device's code")
         language = language_of(path)
+        if path.startswith("rust/") and _RUST_TESTS.search(path):
+            return Judged(finding, Reason.NOT_BUILT, "built for Rust's tests alone")
+        if path.startswith("tools/") and not self._build.names(path):
+            return Judged(finding, Reason.NOT_BUILT, "nothing of the build names this script")
         if language is Language.CPP and (why := self._build.left_out(path)):
             return Judged(finding, Reason.NOT_BUILT, why)
         if why := self._guard(finding, language):
             return Judged(finding, Reason.GUARDED, why)
+        if language is Language.CMAKE and (why := self._build.not_run(path, finding.line)):
+            return Judged(finding, Reason.NOT_BUILT, why)
         for silence in self._silences:
             if silence.covers(finding):
-                return Judged(finding, Reason.SILENCED, silence.reason)
+                return Judged(finding, silence.settled, silence.reason)
         return Judged(finding)
 
     def _guard(self, finding: Finding, language: Language) -> str:
@@ -67,10 +74,13 @@ class Judge:
                 self._cpp[path] = CppGuards(self._tree.read(path), self._build.undefined)
             return self._cpp[path].at(line)
         if language is Language.PYTHON:
-            guards = reach_of(self._tree).guards(path)
+            reach = reach_of(self._tree)
+            guards = reach.guards(path)
             error = self._rules[finding.rule].error
-            return guards.platform(line, finding.detail) or (
-                guards.handler(line, error) if error else ""
+            return (
+                guards.platform(line, finding.detail)
+                or (guards.handler(line, error) if error else "")
+                or (reach.not_called(path) if finding.stage is not Stage.IMPORT else "")
             )
         if language is Language.CMAKE:
             if path not in self._cmake:

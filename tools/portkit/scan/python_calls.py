@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from portkit.scan.detectors import Context
 from portkit.scan.model import Finding, Language, Tier
-from portkit.scan.python_guards import LINUX_ONLY
 from portkit.scan.python_reach import imports, is_run, reach_of
+from portkit.scan.python_truth import LINUX_ONLY
 from portkit.scan.rules import Rule
 from portkit.syntax import python_module
 

@@ -13,7 +13,8 @@ from functools import cache, cached_property
 from pathlib import PurePosixPath
 
 from portkit.scan.model import Finding, Language, Stage, Tier
-from portkit.scan.python_guards import Guards, truth
+from portkit.scan.python_guards import Guards
+from portkit.scan.python_truth import truth
 from portkit.scan.tree import SourceTree, language_of
 from portkit.syntax import python_module
 
@@ -21,6 +22,9 @@ PACKAGE = "vllm"
 _RUN = ("setup.py", "cmake/", "csrc/", "tools/build_rust.py", f"{PACKAGE}/")
 
 _BESIDE = (f"{PACKAGE}/benchmarks/",)  # imported by the command line, needed by no server
+
+_FIRST_RUNNER = f"{PACKAGE}/v1/worker/gpu_model_runner.py"
+_SECOND_RUNNER = f"{PACKAGE}/v1/worker/gpu/"
 
 # Where a server on one CUDA GPU starts: its entry points, and what it loads by name. A tree need
 # not have all of them.
@@ -97,6 +101,29 @@ class Reach:
         if path not in self.imported or path.startswith(_BESIDE):
             return Stage.OPTIONAL
         return Stage.SERVE if self.guards(path).in_function(line) else Stage.IMPORT
+
+    def not_called(self, path: str) -> str:
+        """Why a server on Windows calls nothing of a file it may import; empty where it may."""
+        if not path.startswith(_SECOND_RUNNER) or path in self._of_first_runner:
+            return ""
+        return self._second_runner
+
+    @cached_property
+    def _second_runner(self) -> str:
+        """Why Windows runs models by the first model runner; empty where that is not sure."""
+        if _FIRST_RUNNER not in self._tree:
+            return ""
+        if b"if not HAS_TRITON" in self._tree.read(f"{PACKAGE}/config/vllm.py"):
+            return "of the second model runner, which is not chosen without Triton"
+        if b"VLLM_USE_V2_MODEL_RUNNER: bool = False" in self._tree.read(f"{PACKAGE}/envs.py"):
+            return "of the second model runner, which VLLM_USE_V2_MODEL_RUNNER has to ask for"
+        return ""
+
+    @cached_property
+    def _of_first_runner(self) -> frozenset[str]:
+        """The files that the first model runner itself imports."""
+        names = self._imports(_FIRST_RUNNER)
+        return frozenset(path for name in names for path in self._files(name))
 
     @cached_property
     def imported(self) -> frozenset[str]:

@@ -71,7 +71,6 @@ class Rule(BaseModel):
     files: tuple[str, ...] = ()  # globs; only these files
     unless_build: str | None = None  # only where the main CMakeLists.txt does not match
     cxx_below: int | None = None  # only where the build's C++ standard is older
-    cxx_from: int | None = None  # only where it is this one or newer
     bad: tuple[Snippet, ...] = Field(min_length=1)
     good: tuple[Snippet, ...] = Field(min_length=1)
     rewrite: Rewrite | None = None

@@ -13,11 +13,11 @@ from portkit.scan.scanning import Scan
 
 _LEVELS = {Tier.CERTAIN: "error", Tier.LIKELY: "warning", Tier.POSSIBLE: "note"}
 # A code-scanning view shows these as dismissed; the others are no findings to it.
-_DISMISSED = (Reason.PATCHED, Reason.SILENCED)
+_DISMISSED = (Reason.PATCHED, Reason.SILENCED, Reason.EXPLAINED)
 
 
 def sarif(scan: Scan, rules: Rules) -> dict[str, Any]:
-    """One run; a silenced or patched finding is a suppressed result."""
+    """One run; a silenced, explained or patched finding is a suppressed result."""
     found = [one for one in scan.judged if one.reason is None or one.reason in _DISMISSED]
     used = sorted({one.finding.rule for one in found})
     numbers = {rule: number for number, rule in enumerate(used)}

@@ -35,13 +35,15 @@ class Options:
     """What a scan looks at.
 
     `slow` runs the type checker and asks the package index; `areas` limits the parts of the tree;
-    `cache` is the folder to keep results in, None to keep none.
+    `cache` is the folder to keep results in, None to keep none.  `pin` says that the tree is the
+    one that silences are kept for, so that one which silences nothing there is stale.
     """
 
     areas: frozenset[str] = frozenset(AREAS)
     slow: bool = True
     offline: bool = False
     cache: Path | None = None
+    pin: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Scan:
     def findings(self) -> tuple[Finding, ...]:
         """What counts."""
         return tuple(one.finding for one in self.judged if one.reason is None)
+
+    @property
+    def explained(self) -> tuple[Judged, ...]:
+        """What breaks and is left, each with the reason."""
+        return tuple(one for one in self.judged if one.reason is Reason.EXPLAINED)
 
     @property
     def certain(self) -> bool:
@@ -90,11 +97,11 @@ def scan(
     found = [judge.judge(finding) for finding in reach_of(patched).placed(raw)]
     if cover.files:
         found = [replace(one, finding=cover.placed(one.finding)) for one in found]
-        found += _covered(cover.untouched(tree), rules, cover, found, Build(patched))
+        found += _covered(cover.untouched(tree), rules, cover, found, Build(tree))
     found = [one for one in found if area(one.finding.path) in options.areas]
     found.sort(key=lambda one: (one.reason is not None, one.finding.order))
-    whole = options.areas == frozenset(AREAS) and options.slow
-    stale = silence.stale(silences, [one.finding for one in found]) if whole else ()
+    able = [one for one in silences if options.pin and _judgeable(one, rules, options, notes)]
+    stale = silence.stale(able, [one.finding for one in found])
     seconds = time.perf_counter() - begun
     return Scan(tree.name, tuple(found), seconds, stale, notes=tuple(notes))
 
@@ -102,7 +109,10 @@ def scan(
 def since(new: Scan, old: Scan) -> Scan:
     """What of `new` is not in `old`."""
     before = [one.finding for one in old.judged]
-    kept = without((one for one in new.judged if one.reason is None), old.findings)
+    # What was explained is no news where it has moved to and counts again.
+    moved = without(old.explained, (one.finding for one in new.explained))
+    known = [*old.findings, *(one.finding for one in moved)]
+    kept = without((one for one in new.judged if one.reason is None), known)
     aside = without((one for one in new.judged if one.reason is not None), before)
     return replace(
         new,
@@ -111,6 +121,14 @@ def since(new: Scan, old: Scan) -> Scan:
         since=old.name,
         notes=tuple(dict.fromkeys((*new.notes, *old.notes))),
     )
+
+
+def _judgeable(silence: Silence, rules: Rules, options: Options, notes: Sequence[str]) -> bool:
+    """Whether everything that the silence may be about was looked at."""
+    slow = {one.name: one.online for one in detectors() if one.slow}
+    online = slow.get(rules[silence.rule].detector or "")
+    ran = online is None or (options.slow and not (online and notes))
+    return ran and area(silence.path) in options.areas
 
 
 def _covered(

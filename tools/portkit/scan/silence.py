@@ -1,6 +1,8 @@
-"""False alarms that a person has silenced: `patch_series/rules/silenced.toml`, one table each.
+"""What a person has read and settled: `patch_series/rules/silenced.toml`, one table each.
 
-A silence names a rule, a path (or a glob), if need be a piece of the line, and the reason.
+`[[silenced]]` is a false alarm, `[[explained]]` a place that does break and is left.  Each names a
+rule, a path (or a glob), a piece of the line, and the reason.  An explanation has to name the
+piece, so that it says nothing of a line that comes later.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from pathlib import Path
 import tomli
 
 from portkit.errors import BadFile
-from portkit.scan.model import Finding
+from portkit.scan.model import Finding, Reason
 from portkit.scan.rules import FOLDER, Rules
 
 FILE = f"{FOLDER}/silenced.toml"
+
+_TABLES = {"silenced": Reason.SILENCED, "explained": Reason.EXPLAINED}
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Silence:
     reason: str
     line: int
     excerpt: str = ""
+    settled: Reason = Reason.SILENCED
 
     def covers(self, finding: Finding) -> bool:
         """Whether the entry is about this finding."""
@@ -46,27 +51,34 @@ def load(root: Path, rules: Rules) -> tuple[Silence, ...]:
         return ()
     text = file.read_bytes().decode("utf-8", "replace")
     try:
-        entries = tomli.loads(text).get("silenced", [])
+        tables = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         raise BadFile(FILE, getattr(error, "lineno", None), f"not TOML: {error}") from None
-    lines = [n for n, line in enumerate(text.splitlines(), 1) if re.match(r"\s*\[\[", line)]
-    if not isinstance(entries, list) or len(entries) != len(lines):
-        raise BadFile(FILE, 1, "every entry is a table [[silenced]]")
-    return tuple(_silence(entry, line, rules) for entry, line in zip(entries, lines, strict=True))
+    silences: list[Silence] = []
+    for name, entries in tables.items():
+        if name not in _TABLES:
+            raise BadFile(FILE, None, f"unknown table {name}", hint=f"one of {sorted(_TABLES)}")
+        heads = rf"\s*\[\[\s*{name}\s*\]\]"
+        lines = [n for n, line in enumerate(text.splitlines(), 1) if re.match(heads, line)]
+        if not isinstance(entries, list) or len(entries) != len(lines):
+            raise BadFile(FILE, 1, f"every entry is a table [[{name}]]")
+        for entry, line in zip(entries, lines, strict=True):
+            silences.append(_silence(entry, line, rules, _TABLES[name]))
+    return tuple(silences)
 
 
-def _silence(entry: dict[str, object], line: int, rules: Rules) -> Silence:
+def _silence(entry: dict[str, object], line: int, rules: Rules, settled: Reason) -> Silence:
     known = {"rule", "path", "reason", "excerpt"}
     for name in entry:
         if name not in known:
             raise BadFile(FILE, line, f"unknown field {name}", hint=f"one of {sorted(known)}")
-    for name in ("rule", "path", "reason"):
+    for name in ("rule", "path", "reason", *(["excerpt"] if settled is Reason.EXPLAINED else [])):
         if not str(entry.get(name, "")).strip():
             raise BadFile(FILE, line, f"{name} is missing or empty")
     if entry["rule"] not in rules:
         raise BadFile(FILE, line, f"there is no rule {entry['rule']}", hint="scan.py --list-rules")
     text = {name: str(entry.get(name, "")) for name in known}
-    return Silence(text["rule"], text["path"], text["reason"], line, text["excerpt"])
+    return Silence(text["rule"], text["path"], text["reason"], line, text["excerpt"], settled)
 
 
 def stale(silences: Sequence[Silence], findings: Sequence[Finding]) -> tuple[Silence, ...]:

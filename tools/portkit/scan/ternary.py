@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from packaging.version import InvalidVersion, Version
 
 Truth = bool | None
 
@@ -63,8 +67,15 @@ def _is_defined(name: str, undefined: frozenset[str]) -> Truth:
     return False if name in _UNDEFINED or name in undefined else None
 
 
-def cmake(words: Sequence[str], variables: Mapping[str, Truth]) -> Truth:
-    """Whether an `if` of CMake holds in a CUDA build on Windows; `variables` are known truths."""
+def cmake(
+    words: Sequence[str],
+    variables: Mapping[str, Truth],
+    versions: Mapping[str, Version] = MappingProxyType({}),
+) -> Truth:
+    """Whether an `if` of CMake holds in a CUDA build on Windows.
+
+    `variables` are known truths, `versions` variables that hold a known version.
+    """
 
     def value(word: str) -> str | None:
         name = word.strip('"').removeprefix("${").removesuffix("}")
@@ -77,6 +88,8 @@ def cmake(words: Sequence[str], variables: Mapping[str, Truth]) -> Truth:
             return None
         if rest and (rest[0] in _TESTS or rest[0].startswith("VERSION_")):
             test, other = rest.pop(0), rest.pop(0) if rest else ""
+            if test in _ORDER and head in versions:
+                return _ordered(test, versions[head], other)
             known = value(head)
             if known is None or test not in ("STREQUAL", "MATCHES"):
                 return None
@@ -87,6 +100,22 @@ def cmake(words: Sequence[str], variables: Mapping[str, Truth]) -> Truth:
         return variables[name] if name in variables else _CMAKE.get(name)
 
     return _Parser(list(words), atom, {"NOT": "not", "AND": "and", "OR": "or"}).value()
+
+
+_ORDER: Mapping[str, Callable[[Version, Version], bool]] = {
+    "VERSION_LESS": operator.lt,
+    "VERSION_LESS_EQUAL": operator.le,
+    "VERSION_EQUAL": operator.eq,
+    "VERSION_GREATER": operator.gt,
+    "VERSION_GREATER_EQUAL": operator.ge,
+}
+
+
+def _ordered(test: str, version: Version, other: str) -> Truth:
+    try:
+        return _ORDER[test](version, Version(other.strip('"')))
+    except InvalidVersion:
+        return None
 
 
 _TESTS = {"STREQUAL", "MATCHES", "EQUAL", "LESS", "GREATER", "LESS_EQUAL", "GREATER_EQUAL",

@@ -28,6 +28,7 @@ def lines(scan: Scan, rules: Rules, *, aside: bool = False) -> Iterator[str]:
             yield heading
         yield from _entry(entry, rules[first.rule])
     yield ""
+    yield from _explained(scan)
     yield from _aside(scan, listed=aside)
     for silence in scan.stale:
         yield f"silences nothing: patch_series/rules/silenced.toml:{silence.line}: {silence.rule}"
@@ -40,6 +41,16 @@ def _entry(entry: Entry, rule: Rule) -> Iterator[str]:
     yield f"    {rule.title} ({rule.id}{code})"
     detail = f"  [{first.detail}]" if first.detail else ""
     yield f"    > {_cut(first.excerpt)}{detail}"
+
+
+def _explained(scan: Scan) -> Iterator[str]:
+    reasons = {one.finding: one.note for one in scan.explained}
+    found = entries(reasons)
+    if found:
+        yield f"explained: {count(len(found), 'entry that breaks', 'entries that break')}, left so"
+    for entry in found:
+        yield f"  {entry.first.path}:{entry.lines}: {entry.first.rule}"
+        yield f"    {reasons[entry.first]}"
 
 
 def _aside(scan: Scan, *, listed: bool) -> Iterator[str]:
