@@ -33,15 +33,15 @@ from packaging.utils import (
 from packaging.version import Version
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
-from portkit import durable
+from portkit.change import durable
 from portkit.errors import Unavailable
-from portkit.index import Index, Release, UnknownProject, pip_settings
 from portkit.model import Event
-from portkit.requirements import BUILD_SYSTEM, logical_lines
 from portkit.scan.detectors import Context
 from portkit.scan.model import Finding, Tier
 from portkit.scan.rules import Rule
 from portkit.scan.tree import SourceTree
+from portkit.text.requirements import BUILD_SYSTEM, logical_lines
+from portkit.upstream.index import Index, Release, UnknownProject, pip_settings
 
 REQUIREMENTS = "requirements"  # the detector that reads the files
 WHEELS = "wheels"  # the detector that asks the index
