@@ -34,6 +34,8 @@ ADD, ABORT, UTILITY = (
 STOP = None
 """In place of a request type: the end of the input."""
 
+_TAKEN_S = 0.005
+"""How long the engine waits at most for the event loop to take a step's outputs."""
 _POLL_S = 0.2
 """How long the main thread waits at a time: on Windows a wait without end swallows Ctrl-C."""
 
@@ -137,6 +139,7 @@ class ThreadClient(AsyncMPClient):  # type: ignore[misc]
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._started = threading.Event()
+        self._taken = threading.Event()
         self.core: ThreadCore | None = None
         config = {
             "vllm_config": vllm_config,
@@ -173,8 +176,15 @@ class ThreadClient(AsyncMPClient):  # type: ignore[misc]
             self._started.set()
 
     def _hand_over(self, item: Any) -> None:
-        """Called by the engine with `(client index, EngineCoreOutputs)`."""
+        """Called by the engine with `(client index, EngineCoreOutputs)`.
+
+        Then stands aside until the loop has begun with them.  A step lets go of the GIL often, but
+        for moments, too short for another thread to wake up and take it: without this, outputs and
+        new requests would wait for longer than a step (docs/launcher.md has the numbers).
+        """
+        self._taken.clear()
         self._on_loop(self._receive, item[1])
+        self._taken.wait(_TAKEN_S)
 
     def _on_loop(self, function: Any, *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
@@ -183,6 +193,7 @@ class ThreadClient(AsyncMPClient):  # type: ignore[misc]
     # --- the event loop's thread ---------------------------------------------------------
 
     def _receive(self, outputs: Any) -> None:
+        self._taken.set()
         if outputs.utility_output:
             self._resolve(outputs.utility_output)
         elif outputs.outputs or outputs.scheduler_stats:

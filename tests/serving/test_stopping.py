@@ -84,14 +84,16 @@ def test_full_queue_turns_away_and_stop_lets_finish(
             server.ask("/health", timeout=2)
 
 
-def test_ctrl_c_leaves_nothing_behind(engine: Engine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_ctrl_c_leaves_nothing_behind(engine: Engine, tmp_path: Path, loop: str) -> None:
+    without = {"WITHOUT_UVLOOP": "1"} if loop == "asyncio" else {}
     with engine.server(
         tmp_path / "log",
         "chat",
         "--stop-timeout",
         "1",
         module="serving.leaks",
-        extra={"PYTHONPATH": TESTS_PATH},
+        extra={"PYTHONPATH": TESTS_PATH, **without},
     ) as server:
         server.wait_ready()
         threading.Thread(target=_swallow, args=(server,), daemon=True).start()
@@ -101,7 +103,7 @@ def test_ctrl_c_leaves_nothing_behind(engine: Engine, tmp_path: Path) -> None:
         assert server.wait(30) == 0
         assert time.monotonic() - begun < 20
         left = json.loads(server.output.splitlines()[-1])
-        assert left == {"tasks": [], "threads": []}
+        assert left == {"loop": loop, "tasks": [], "threads": []}
         assert "Traceback" not in server.output
 
 

@@ -4,6 +4,7 @@
 
 In the six files of the runtime patches `sys.platform` is `win32`, modules that Windows lacks
 cannot be imported and `msvcrt` is a stand-in; the rest of vLLM sees the system it runs on.
+There is no uvloop, so the server runs on asyncio's loop.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Finder(importlib.abc.MetaPathFinder):
 
 
 if __name__ == "__main__":
+    sys.modules["uvloop"] = None  # type: ignore[assignment]
     sys.meta_path.insert(0, Finder())
     code = main(sys.argv[1:])
     print("executed as on Windows:", *sorted(executed), flush=True)
