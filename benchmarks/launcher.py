@@ -1,11 +1,11 @@
 """Speed of the launcher beside `vllm serve` of the same version and a lock-serialised server.
 
-    python benchmarks/launcher.py --rounds 3 --markdown FILE
+    python benchmarks/launcher.py --rounds 3 --model chat --markdown FILE
 
-The client is upstream's own `vllm bench serve`: streamed chats of 64 random tokens in and 64 out.
-All servers are up at once, on the same CPU and model; those that are not asked are stopped
-(SIGSTOP), and they take turns in every round, so that what else the machine does meets all alike.
-Figures are medians over the rounds.  POSIX only.
+The client is upstream's own `vllm bench serve`, in a process of its own: streamed chats of 64
+random tokens in and 64 out.  All servers are up at once, on the same CPU and model; those that are
+not asked are stopped (SIGSTOP), and they take turns in every round, so that what else the machine
+does meets all alike.  Figures are medians over the rounds.  POSIX only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from serving.engines import (
     Engine,
     ServerProcess,
     engine_python,
-    make_models,
 )
 
 from benchmarks.report import described, machine, table
@@ -50,6 +49,9 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
     LOCKED: ("benchmarks.locked_server", LEAN),
 }
 """What each server runs, and with which variables: on CPUs `vllm serve` has three processes."""
+HERE = Path(__file__).resolve().parent
+CLIENT = HERE / "bench_client.py"
+MODELS = HERE.parent / "tests" / "serving" / "tiny_models.py"
 STREAMS = (1, 16, 32)
 FIGURES = {
     "tokens/s": "output_throughput",
@@ -57,6 +59,7 @@ FIGURES = {
     "TTFT p99": "p99_ttft_ms",
     "ITL p50": "median_itl_ms",
     "ITL p99": "p99_itl_ms",
+    "TPOT p50": "median_tpot_ms",
 }
 """Column to key of the client's result; times in milliseconds."""
 
@@ -72,7 +75,7 @@ class Run:
 
 @contextlib.contextmanager
 def servers(
-    engine: Engine, folder: Path, names: Sequence[str]
+    engine: Engine, folder: Path, model: Path, names: Sequence[str]
 ) -> Iterator[dict[str, ServerProcess]]:
     """The servers, ready, and stopped until they are asked."""
     options = ("--max-model-len", "1024")
@@ -81,7 +84,7 @@ def servers(
         for name in names:
             module, extra = KINDS[name]
             log = folder / name
-            server = engine.server(log, "chat", *options, module=module, extra=extra)
+            server = engine.server(log, model, *options, module=module, extra=extra)
             started[name] = stack.enter_context(server).wait_ready()
             os.killpg(server.process.pid, signal.SIGSTOP)
         try:
@@ -91,33 +94,56 @@ def servers(
                 os.killpg(server.process.pid, signal.SIGCONT)
 
 
-def measure(engine: Engine, server: ServerProcess, streams: int, folder: Path) -> dict[str, float]:
-    """One run of `vllm bench serve` against a server, the others standing still."""
+class Client:
+    """`vllm bench serve`, imported once; `log` takes what it prints."""
+
+    def __init__(self, python: Path, log: Path) -> None:
+        self.log = log
+        with log.open("wb") as written:
+            self.process = subprocess.Popen(
+                [python, CLIENT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=written,
+                text=True,
+                env={**os.environ, **ENVIRONMENT, "OPENAI_API_KEY": KEY},
+            )
+
+    def run(self, *arguments: object) -> None:
+        """One run of the client, to its end."""
+        assert self.process.stdin and self.process.stdout
+        print(json.dumps(list(map(str, arguments))), file=self.process.stdin, flush=True)
+        if self.process.stdout.readline() != "done\n":
+            sys.exit(f"vllm bench serve failed:\n{self.log.read_text('utf-8')[-4000:]}")
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def measure(
+    client: Client, server: ServerProcess, model: Path, streams: int, folder: Path
+) -> dict[str, float]:
+    """One run of the client against a server, the others standing still."""
     result = folder / "result.json"
     result.unlink(missing_ok=True)
-    count = max(8, 4 * streams)
-    command = [
-        *(engine.python, "-m", "vllm.entrypoints.cli.main", "bench", "serve"),
-        *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
-        *("--base-url", server.url, "--model", MODEL, "--tokenizer", engine.models / "chat"),
-        *("--dataset-name", "random", "--random-input-len", 64, "--random-output-len", 64),
-        *("--num-prompts", count, "--max-concurrency", streams, "--ignore-eos"),
-        *("--num-warmups", 2, "--percentile-metrics", "ttft,itl", "--metric-percentiles", "50,99"),
-        *("--save-result", "--result-dir", folder, "--result-filename", result.name),
-    ]
+    count = max(16, 4 * streams)
     os.killpg(server.process.pid, signal.SIGCONT)
     try:
-        done = subprocess.run(
-            list(map(str, command)),
-            env={**os.environ, **ENVIRONMENT, "OPENAI_API_KEY": KEY},
-            capture_output=True,
-            text=True,
-            check=False,
+        client.run(
+            *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
+            *("--base-url", server.url, "--model", MODEL, "--tokenizer", model),
+            *("--dataset-name", "random", "--random-input-len", 64, "--random-output-len", 64),
+            *("--num-prompts", count, "--max-concurrency", streams, "--ignore-eos"),
+            *("--num-warmups", 2, "--percentile-metrics", "ttft,itl,tpot"),
+            *("--metric-percentiles", "50,99", "--save-result"),
+            *("--result-dir", folder, "--result-filename", result.name),
         )
     finally:
         os.killpg(server.process.pid, signal.SIGSTOP)
-    if done.returncode or not result.exists():
-        sys.exit(f"vllm bench serve failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     said = json.loads(result.read_bytes())
     if said["completed"] != count:
         sys.exit(f"{count - said['completed']} of {count} requests failed")
@@ -149,17 +175,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--servers", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument(
+        "--model", choices=("chat", "wide"), default="chat", help="of tests/serving/tiny_models.py"
+    )
     parser.add_argument("--markdown", type=Path, help="write the table there too")
     options = parser.parse_args()
     python = engine_python(NEWEST)
-    engine = Engine(NEWEST, python, make_models(python))
+    engine = Engine(NEWEST, python, HERE)
     subprocess.run([python, "-m", "pip", "install", "-q", "pandas", "datasets"], check=True)
     runs: list[Run] = []
-    with TemporaryDirectory() as folder, servers(engine, Path(folder), options.servers) as started:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        subprocess.run([python, MODELS, folder, options.model], check=True, capture_output=True)
+        model = folder / options.model
+        client = stack.enter_context(Client(python, folder / "client"))
+        started = stack.enter_context(servers(engine, folder, model, options.servers))
         for number in range(options.rounds):
             for streams in STREAMS:
                 for name, server in started.items():
-                    figures = measure(engine, server, streams, Path(folder))
+                    figures = measure(client, server, model, streams, folder)
                     runs.append(Run(name, streams, figures))
                     told = ", ".join(f"{key} {value:.1f}" for key, value in figures.items())
                     print(f"{number + 1}: {streams:2} streams, {name}: {told}", file=sys.stderr)

@@ -57,8 +57,27 @@ def _parser() -> argparse.ArgumentParser:
         "--sanitize", action="store_true", help="a few cases under compute-sanitizer"
     )
     parser.add_argument(
+        "--engine", action="store_true", help="vLLM's engine on tiny models, on both builds"
+    )
+    parser.add_argument(
+        "--add", action="store_true",
+        help="run only what the options above add, into the result file of an earlier run",
+    )  # fmt: skip
+    parser.add_argument(
         "--compile-only", action="store_true",
         help="no GPU: compile every patched unit, for all the toolkit's archs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--recorded", action="store_true",
+        help="with --compile-only: compile only what ci/results does not have with these contents",
+    )  # fmt: skip
+    parser.add_argument(
+        "--record", action="store_true", help="with --compile-only: write what was found there"
+    )
+    parser.add_argument(
+        "--budget", type=float, metavar="SECONDS",
+        help="with --compile-only: begin no unit later than this, but those that changed since "
+        "they were recorded; what is left is listed and no failure",
     )  # fmt: skip
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report")
     parser.add_argument(

@@ -116,6 +116,17 @@ class Bench:
         self._synchronise()
         return result
 
+    def nothing_to_do(self, op: str, *arguments: Any, upstream: str) -> None:
+        """Run `op` with no rows, on both builds: what `upstream` says happens, and no more.
+
+        `runs`, `refuses`, or `launches an empty grid`, which CUDA takes for an error; a kernel
+        without a check of its own leaves that for the next one to report, which is here.
+        """
+        for side in self.sides:
+            said = _outcome(_op(op, side), _copied(arguments), self.device)
+            assert said == upstream, f"{op} {said} with nothing to do; upstream's {upstream}"
+        self._note(f"{op} with nothing to do: {upstream}", 0.0, "as upstream's")
+
     def speed(self, op: str, *arguments: Any, what: str) -> None:
         """Time `op` on both builds, interleaved, if this run measures and has both."""
         if not self.measure or len(self.sides) < 2:
@@ -212,6 +223,17 @@ def _copied(arguments: Arguments) -> list[Any]:
         )
 
     return [copy(value) for value in arguments]
+
+
+def _outcome(op: Callable[..., Any], arguments: Arguments, device: torch.device) -> str:
+    try:
+        op(*arguments)
+        torch.ones(1, device=device)
+    except (RuntimeError, ValueError, IndexError) as error:
+        return "launches an empty grid" if "invalid configuration" in str(error) else "refuses"
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return "runs"
 
 
 def _replayed(op: Callable[..., Any], arguments: Arguments) -> Callable[[], float]:

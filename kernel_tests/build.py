@@ -49,6 +49,11 @@ def upstream_side(tree: Path) -> Side:
     return Side("upstream", tree, "upstream")
 
 
+def upstream_alone(tree: Path) -> Side:
+    """Upstream's own source in a process of its own, under upstream's names."""
+    return Side("upstream-alone", tree, "")
+
+
 @dataclass(frozen=True)
 class Unit:
     """A translation unit: `source` lies in `root`, and what it includes in `root` or `includes`."""

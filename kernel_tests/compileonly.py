@@ -1,40 +1,30 @@
-"""Without a GPU: does every patched unit compile, for every arch that the toolkit knows?
+"""Without a GPU: does every patched unit compile, for every arch that upstream builds for?
 
 No torch is installed for it: the headers come from the wheel of torch's CUDA build, of the version
-that upstream pins, and are cached, as is what nvcc made of each unit, by content.
+that upstream pins, and are cached, as is what nvcc made of each unit, by content.  What was found
+is recorded by content too, in `ci/results`: with `--recorded` only what is not is compiled.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kernel_tests import run as kernel_run
-from kernel_tests.build import PROBES
-from kernel_tests.trees import BRANCH, Trees
-from portkit import console, kernelresults
+from kernel_tests.compiling import Compiled, Unit, settle, units
+from kernel_tests.trees import open_prepared
+from portkit import archlists, console, kernelresults
+from portkit import pin as pinfile
+from portkit.ci import results
+from portkit.ci.results import CompiledUnit, CompileResult
+from portkit.cmakefile import commands
 from portkit.cuda import nvcc, toolkits, torchheaders
-from portkit.cuda.includes import Includes
-from portkit.errors import Exit, PortError, Unavailable
-from portkit.kernelmanifest import Kernel, Manifest
-from portkit.model import Event, Events
-
-_INCLUDES = ("csrc", "csrc/moe")
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """One unit for one arch: `error` is the compiler's first word about it, or empty."""
-
-    kernel: str
-    unit: str
-    arch: str
-    cached: bool = False
-    error: str = ""
+from portkit.cuda.toolkits import Toolkit
+from portkit.errors import Exit, Unavailable
+from portkit.kernelmanifest import Manifest
 
 
 def main(root: Path, manifest: Manifest, names: Sequence[str], given: argparse.Namespace) -> int:
@@ -42,92 +32,96 @@ def main(root: Path, manifest: Manifest, names: Sequence[str], given: argparse.N
     toolkit = toolkits.first()
     if toolkit is None:
         raise Unavailable("no CUDA toolkit with nvcc was found", hint="set CUDA_HOME")
-    archs = (
-        plain_archs(toolkit.archs) if given.archs == "native" else kernel_run.archs_of(given.archs)
-    )
+    # Always the source of a build for all archs: what is generated depends on them, and the same
+    # unit shall be the same whichever archs are asked for.
+    known = toolkit_archs(toolkit, _cmake(root, given.trees))
+    archs = known if given.archs == "native" else kernel_run.archs_of(given.archs)
     cache = kernel_run.cache_of(given.cache)
-    trees = kernel_run.source(root, manifest, archs, given.trees, cache)
-    requirements = (trees.upstream / torchheaders.REQUIREMENTS).read_bytes()
+    trees = kernel_run.source(root, manifest, known, given.trees, cache)
+    version = torchheaders.pinned_torch((trees.upstream / torchheaders.REQUIREMENTS).read_bytes())
+    release = ".".join(str(part) for part in toolkit.version.release[:2])
+    before = results.known(results.read_all(root), "linux", release) if given.recorded else []
     with console.progress() as events:
-        version = torchheaders.pinned_torch(requirements)
-        environment = nvcc.environment(toolkit, version, events=events)
-        jobs = given.jobs or os.cpu_count() or 1
-        results = compile_all(environment, trees, manifest, names, archs, jobs, events)
-    failed = [one for one in results if one.error]
+        wanted = units(trees, manifest, names, archs, version)
+        done = settle(
+            wanted,
+            {one.digest: one.compiler for one in before if not one.error},
+            nvcc.environment(toolkit, version, events=events),
+            patient=_changed(wanted, before),
+            budget=given.budget,
+            jobs=given.jobs or os.cpu_count() or 1,
+            events=events,
+        )
+    sources = {
+        name: kernelresults.sources_key(root, manifest.kernels[name], trees.tag) for name in names
+    }
+    found = CompileResult(
+        system="linux", toolkit=release, tag=trees.tag, archs=tuple(archs), sources=sources,
+        units=tuple(_as_unit(one) for one in done if one.how != "left"),
+    )  # fmt: skip
+    if given.record:
+        results.record(root, found, {unit.digest for unit in wanted})
     if given.json:
-        units = [vars(one) for one in results]
-        sources = {
-            name: kernelresults.sources_key(root, manifest.kernels[name], trees.tag)
-            for name in names
-        }
-        console.print_json(
-            "kernel-tests",
-            {
-                "tag": trees.tag,
-                "toolkit": toolkit.version,
-                "archs": [*archs],
-                "sources": sources,
-                "units": units,
-            },
-        )
+        left = [{"unit": one.unit.path, "arch": one.unit.arch} for one in _left(done)]
+        console.print_json("kernel-tests", {**found.model_dump(), "left": left})
     else:
-        for one in failed:
-            print(f"{one.kernel}: {one.unit} for {one.arch}: {one.error}")
-        cached = sum(one.cached for one in results)
-        print(
-            f"{len(results)} compilations for {', '.join(archs)}: {len(results) - len(failed)} "
-            f"succeed, {cached} of them cached; {len(failed)} fail"
-        )
-    return Exit.WAITING if failed else Exit.OK
+        _show(done, archs)
+    return Exit.WAITING if any(one.error for one in done) else Exit.OK
 
 
-def plain_archs(archs: Sequence[str]) -> tuple[str, ...]:
-    """The archs that every kernel can be built for: those without a letter."""
-    return tuple(arch for arch in archs if arch[-1].isdigit())
+def toolkit_archs(toolkit: Toolkit, cmake: bytes) -> tuple[str, ...]:
+    """The archs that upstream's CMakeLists.txt builds for and the toolkit compiles for."""
+    taken = archlists.supported(archlists.arch_lists(commands(cmake)), toolkit.version.release)
+    return tuple(arch for arch in taken if arch in toolkit.archs)
 
 
-def compile_all(
-    environment: nvcc.Environment,
-    trees: Trees,
-    manifest: Manifest,
-    names: Sequence[str],
-    archs: Sequence[str],
-    jobs: int,
-    events: Events,
-) -> list[Compiled]:
-    """Compile each patched unit of `names`, with our Windows branches on, for each of `archs`.
+def _cmake(root: Path, prepared: Path | None) -> bytes:
+    """CMakeLists.txt as upstream has it: of the prepared source, else of the pin."""
+    if prepared is not None:
+        return (open_prepared(prepared).upstream / "CMakeLists.txt").read_bytes()
+    from portkit.pristine import Pristine  # noqa: PLC0415
 
-    Only for archs that upstream builds the kernel for.  Generated kernels are upstream's own to the
-    byte, which a test of the series proves; the unit that selects among them is compiled.
-    """
-    wanted = [
-        (name, manifest.kernels[name], source, arch)
-        for name in names
-        for source in manifest.kernels[name].sources
-        for arch in archs
-        if manifest.kernels[name].runs_on(arch) and source.endswith(".cu")
+    pin = pinfile.read(root / pinfile.PIN_FILE)
+    with Pristine(pin, progress=console.progress) as pristine:
+        return pristine.read("CMakeLists.txt") or b""
+
+
+def _changed(wanted: Sequence[Unit], before: Sequence[CompiledUnit]) -> frozenset[Unit]:
+    """The units that are recorded with other contents only: what a budget does not spare."""
+    names = {(one.kernel, one.unit, one.arch) for one in before}
+    return frozenset(unit for unit in wanted if (unit.kernel, unit.path, unit.arch) in names)
+
+
+def _as_unit(one: Compiled) -> CompiledUnit:
+    unit = one.unit
+    return CompiledUnit(
+        kernel=unit.kernel, unit=unit.path, arch=unit.arch, digest=unit.digest,
+        compiler=one.compiler, error=one.error,
+    )  # fmt: skip
+
+
+def _left(done: Sequence[Compiled]) -> list[Compiled]:
+    return [one for one in done if one.how == "left"]
+
+
+def _show(done: Sequence[Compiled], archs: Sequence[str]) -> None:
+    for one in done:
+        if one.error:
+            print(f"{one.unit.kernel}: {one.unit.path} for {one.unit.arch}: {one.error}")
+    for arch in archs:
+        names = [Path(one.unit.path).name for one in _left(done) if one.unit.arch == arch]
+        if names:
+            print(f"{arch}: {len(names)} not recorded and not compiled here: {', '.join(names)}")
+    print(summary(done, archs))
+
+
+def summary(done: Sequence[Compiled], archs: Sequence[str]) -> str:
+    """One sentence: how many units, and what came of them."""
+    hows: Mapping[str, int] = Counter(one.how for one in done)
+    failed = sum(bool(one.error) for one in done)
+    said = [
+        f"{hows['recorded']} recorded",
+        f"{hows['compiled'] + hows['cached']} compiled here ({hows['cached']} of them cached)",
+        f"{hows['left']} not compiled",
     ]
-    done: list[Compiled] = []
-    with ThreadPoolExecutor(jobs) as pool:
-        for one in pool.map(lambda item: _compiled(environment, trees, *item), wanted):
-            done.append(one)
-            events(Event("compiling", len(done), len(wanted), "units"))
-    return done
-
-
-def _compiled(
-    environment: nvcc.Environment, trees: Trees, name: str, kernel: Kernel, source: str, arch: str
-) -> Compiled:
-    flags = (*nvcc.COMMON_FLAGS, f"-D{BRANCH}=1", *kernel.flags)
-    folders = (trees.patched, PROBES)
-
-    def read(path: str) -> bytes | None:
-        files = (folder / path for folder in folders)
-        return next((file.read_bytes() for file in files if file.is_file()), None)
-
-    try:
-        closure = Includes(read, _INCLUDES).closure(source)
-        _, cached = nvcc.compile_unit(closure, arch, environment, folders=_INCLUDES, flags=flags)
-    except PortError as error:
-        return Compiled(name, source, arch, error=error.message)
-    return Compiled(name, source, arch, cached=cached)
+    return f"{len(done)} units for {', '.join(archs)}: {', '.join(said)}; {failed} fail"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jinja2
 
 from portkit.kernelmanifest import Manifest
-from portkit.kernelresults import KernelResult, Result, Sanitizer, Timing, UpstreamTests
+from portkit.kernelresults import Engine, KernelResult, Result, Sanitizer, Timing, UpstreamTests
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Kernels on {{ r.gpu.name }}</title>
@@ -33,8 +33,11 @@ torch {{ r.gpu.torch }}, {{ r.date }}, seed {{ r.seed }}, against {{ r.against }
 <td class="{{ verdict }}">{{ verdict }}<td>{{ m.by }}</tr>
 {% endfor %}</table>{% endif %}
 {% if r.sanitizer %}<h2>compute-sanitizer</h2><ul>
-{% for s in r.sanitizer %}<li>{{ s.tool }}, {{ s.cases }} cases: {{ s.summary }}{% endfor %}</ul>
+{% for s in r.sanitizer %}<li>{{ s.tool }}, {{ s.cases }} cases: {{ s.summary }}
+{%- if s.upstream_summary %}; upstream's build: {{ s.upstream_summary }}{% endif %}{% endfor %}</ul>
 {% endif %}
+{% if r.engine %}<h2>Engine</h2><ul>
+{% for e in r.engine %}<li>{{ engine(e) }}{% endfor %}</ul>{% endif %}
 </html>
 """
 
@@ -60,7 +63,9 @@ def lines(result: Result, manifest: Manifest) -> Iterator[str]:
         killed = sum(one.killed for one in result.mutants)
         yield f"{killed} of {len(result.mutants)} mutants killed"
     for run in result.sanitizer:
-        yield f"{run.tool}, {run.cases} cases: {run.summary}"
+        beside = f"; upstream's build: {run.upstream_summary}" if run.upstream_summary else ""
+        yield f"{run.tool}, {run.cases} cases: {run.summary}{beside}"
+    yield from map(_engine, result.engine)
     yield from faults(result)
 
 
@@ -68,7 +73,9 @@ def html(result: Result) -> str:
     """The result as a page."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     rows = [_row(name, kernel) for name, kernel in result.kernels.items()]
-    return environment.from_string(_PAGE).render(r=result, rows=rows, faults=faults(result))
+    return environment.from_string(_PAGE).render(
+        r=result, rows=rows, faults=faults(result), engine=_engine
+    )
 
 
 def faults(result: Result) -> list[str]:
@@ -83,6 +90,7 @@ def faults(result: Result) -> list[str]:
             found += [f"upstream's {name}: {one}" for one in kernel.upstream_tests.failures]
     found += [f"mutant {one.name} survived" for one in result.mutants if not one.killed]
     found += [f"{run.tool}: {run.summary}{_beside(run)}" for run in result.sanitizer if run.worse]
+    found += [_engine(one) for one in result.engine if not one.equal]
     return found
 
 
@@ -112,6 +120,16 @@ def _beside(run: Sanitizer) -> str:
     if run.upstream is None:
         return "; upstream's build was not asked"
     return f"; upstream's build has {run.upstream}"
+
+
+def _engine(run: Engine) -> str:
+    if run.message:
+        return f"engine, {run.model}: {run.message}"
+    verdict = "are" if run.equal else "are NOT"
+    return (
+        f"engine, {run.model}: {run.tokens} greedy tokens ({run.distinct} different ones) "
+        f"{verdict} those of upstream's build, log-probabilities {run.difference:.2g} apart at most"
+    )
 
 
 def _slow(name: str, timing: Timing) -> str:

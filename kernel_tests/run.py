@@ -43,15 +43,15 @@ def archs_of(text: str) -> tuple[str, ...]:
 def thinned(
     items: Sequence[pytest.Item], count: int
 ) -> tuple[list[pytest.Item], list[pytest.Item]]:
-    """The first `count` cases of each test, without the long ones, and the others."""
+    """The first `count` cases of each test, and the others: long ones, and refused launches."""
     seen: Counter[str] = Counter()
     kept: list[pytest.Item] = []
     left: list[pytest.Item] = []
     for item in items:
         name = item.nodeid.partition("[")[0]
         seen[name] += 1
-        long = any(word in name for word in ("speed", "whole_range", "32_bit_size"))
-        (left if long or seen[name] > count else kept).append(item)
+        other = any(word in name for word in ("speed", "whole_range", "32_bit_size", "_no_"))
+        (left if other or seen[name] > count else kept).append(item)
     return kept, left
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from kernel_tests import extensions as found
 from kernel_tests import report
 from kernel_tests import run as kernel_run
-from kernel_tests.build import Builder
+from kernel_tests.build import Builder, patched_side
 from kernel_tests.toolchain import with_torch
 from kernel_tests.trees import Trees
 from portkit import console, kernelresults
@@ -52,7 +52,8 @@ def main(root: Path, manifest: Manifest, names: Sequence[str], given: argparse.N
             found.installed()  # the one sentence, before pytest says it for each case
             result = _cases(root, manifest, names, given, gpu, work, None)
         else:
-            result = _built(root, manifest, names, given, gpu, work, keep)
+            before = earlier(root, manifest, file, gpu) if given.add else None
+            result = _built(root, manifest, names, given, gpu, work, keep, before)
     keep(result)
     if given.html:
         given.html.write_text(report.html(result), "utf-8")
@@ -86,18 +87,33 @@ def this_gpu() -> Gpu:
     )
 
 
+def earlier(root: Path, manifest: Manifest, file: Path | None, gpu: Gpu) -> Result:
+    """The result in `file`, to add to; raises `BadInput` where it does not hold here and now."""
+    if file is None or not file.exists():
+        raise BadInput("there is no earlier result of all kernels to add to", hint="omit --add")
+    result = kernelresults.read(file)
+    if stale := kernelresults.stale(root, manifest, result):
+        raise BadInput(f"{file.name} is stale for {', '.join(stale)}", hint="omit --add")
+    if result.gpu != gpu:
+        raise BadInput(f"{file.name} is of another GPU, driver or torch", hint="omit --add")
+    return result
+
+
 def _built(
     root: Path, manifest: Manifest, names: Sequence[str], given: argparse.Namespace, gpu: Gpu,
-    work: Path, keep: Callable[[Result], None],
+    work: Path, keep: Callable[[Result], None], before: Result | None,
 ) -> Result:  # fmt: skip
     archs = kernel_run.archs_of(given.archs)
     cache = kernel_run.cache_of(given.cache)
     trees = kernel_run.source(root, manifest, archs, given.trees, cache)
     builder = Builder(with_torch(), archs, cache)
     extensions = found.built(builder, trees, manifest, names, jobs=given.jobs)
-    libraries = found.saved(extensions, work / "libraries.json")
-    result = _cases(root, manifest, names, given, gpu, work, libraries)
-    keep(result)
+    if before is None:
+        libraries = found.saved(extensions, work / "libraries.json")
+        result = _cases(root, manifest, names, given, gpu, work, libraries)
+        keep(result)
+    else:
+        result = before
     # The cases had the GPU for themselves, for the stopwatch; these share it.
     with ThreadPoolExecutor() as pool:
         tests = given.upstream_tests and pool.submit(
@@ -106,13 +122,23 @@ def _built(
         verdicts = given.mutants and pool.submit(
             _mutants, root, manifest, names, builder, trees, given, cache
         )
-        checked = given.sanitize and pool.submit(_sanitized, root, manifest, extensions, cache)
+        checked = given.sanitize and pool.submit(
+            _sanitized, root, manifest, extensions, result.seed, cache
+        )
         if tests:
             result = kernelresults.with_upstream_tests(result, tests.result())
+            keep(result)
         if verdicts:
             result = result.model_copy(update={"mutants": verdicts.result()})
+            keep(result)
         if checked:
             result = result.model_copy(update={"sanitizer": checked.result()})
+            keep(result)
+    if given.engine:
+        from kernel_tests import engine  # noqa: PLC0415
+
+        said = engine.run(root, builder, trees, manifest, cache / "engine", given.jobs)
+        result = result.model_copy(update={"engine": said})
     return result
 
 
@@ -165,7 +191,8 @@ def _upstream(
 ) -> dict[str, UpstreamTests]:  # fmt: skip
     from kernel_tests import upstream_tests  # noqa: PLC0415
 
-    paths = upstream_tests.libraries(builder, trees, manifest, given.jobs)
+    side = patched_side(trees.patched)
+    paths = upstream_tests.libraries(builder, side, manifest, manifest.kernels, given.jobs)
     return upstream_tests.run(root, trees, manifest, names, paths, cache / "upstream-tests")
 
 
@@ -182,28 +209,27 @@ def _mutants(
 
 
 def _sanitized(
-    root: Path, manifest: Manifest, extensions: found.Extensions, cache: Path
+    root: Path, manifest: Manifest, extensions: found.Extensions, seed: int, cache: Path
 ) -> tuple[Sanitizer, ...]:
     from kernel_tests import sanitizer  # noqa: PLC0415
 
     if sanitizer.available() is None:
         print("compute-sanitizer is not installed; left out", file=sys.stderr)
         return ()
-    # Generated kernels are upstream's own, and there are too many to instrument.
+    # Generated kernels are upstream's own, and there are too many to instrument.  A Python module
+    # here is an allocator for torch's cache, which is off under the tool.
     sides = [
         found.Extensions(
             (prefix,),
             {
                 name: paths[number : number + 1]
                 for name, paths in extensions.libraries.items()
-                if not manifest.kernels[name].generated
+                if not manifest.kernels[name].generated and manifest.kernels[name].kind != "python"
             },
         )
         for number, prefix in enumerate(extensions.sides)
     ]
-    work = cache / "sanitizer"
-    with ThreadPoolExecutor() as pool:
-        return tuple(pool.map(lambda tool: sanitizer.run(root, sides, tool, work), sanitizer.TOOLS))
+    return sanitizer.run(root, sides, seed, cache / "sanitizer")
 
 
 def _driver() -> str:

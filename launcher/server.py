@@ -39,7 +39,10 @@ def serve(options: argparse.Namespace, bound: socket.socket, console: Console) -
         Whatever vLLM raises while the engine is built.
         KeyboardInterrupt: a signal came before the server answered.
     """
-    return asyncio.run(Launch(options, bound, console).run())
+    import uvloop  # as upstream does; a stand-in over asyncio where it is missing
+
+    code: int = uvloop.run(Launch(options, bound, console).run())
+    return code
 
 
 class Launch:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 from small import pair
 
-from portkit import landing
+from portkit import landing, places
+from portkit.decision import Finding
 from portkit.git import Store
-from portkit.landing import Finding, Neighbours
+from portkit.landing import Neighbours
 from portkit.model import Edit
 from portkit.sides import Text, split_lines
 
@@ -274,7 +275,7 @@ def test_moved_code_wants_a_neighbour_it_had(objects: Store) -> None:
 
 def place(base: str, theirs: str, old: str, nth_old: int = 0, nth_new: int = 0) -> Finding:
     one, other = replacing(base, old, "new", nth_old), replacing(theirs, old, "new", nth_new)
-    return landing.only_place(text("a.txt", base), text("a.txt", theirs), one, other)
+    return places.only_place(text("a.txt", base), text("a.txt", theirs), one, other)
 
 
 def test_one_place_between_two_anchors() -> None:
@@ -306,15 +307,15 @@ def test_an_anchor_that_changed_sides() -> None:
 def test_moved_blocks_want_as_many_places_in_the_file() -> None:
     base, theirs = "plain line\n", "plain line\nother\nplain line\n"
     block = Edit(0, 1, (b"new\n",))
-    assert not landing.as_many_places(text("a", base), text("a", theirs), block, block)
-    assert landing.as_many_places(text("a", base), text("a", base + "other\n"), block, block)
+    assert not places.as_many_places(text("a", base), text("a", theirs), block, block)
+    assert places.as_many_places(text("a", base), text("a", base + "other\n"), block, block)
 
 
 def test_an_insertion_is_placed_by_both_its_neighbours() -> None:
     base = "anchor one\nabove\nbelow\nanchor two\n"
     theirs = "anchor one\nabove\nbelow\nabove\nbelow\nanchor two\n"
     new = split_lines(b"new\n")
-    found = landing.only_place(
+    found = places.only_place(
         text("a.txt", base), text("a.txt", theirs), Edit(2, 2, new), Edit(2, 2, new)
     )
     assert not found.holds

@@ -41,6 +41,13 @@ def test_silu_and_mul_limits(bench: Bench, dtype: torch.dtype) -> None:
     bench.call("_C::silu_and_mul_quant", out, x, scale)
 
 
+def test_silu_and_mul_of_no_rows(bench: Bench) -> None:
+    x, out = bench.normal(0, 128, dtype=torch.float16), bench.poisoned(0, 64, dtype=E4M3)
+    scale = torch.ones(1, device=bench.device)
+    arguments = (out, x, scale)
+    bench.nothing_to_do("_C::silu_and_mul_quant", *arguments, upstream="launches an empty grid")
+
+
 def masked(
     bench: Bench, experts: int, tokens: int, size: int, counts: list[int] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,6 +78,7 @@ EXPERTS = [
     (1, 1, 128, [1]),
     (1, 8, 256, [8]),
     (4, 7, 384, [0, 7, 3, 0]),
+    (3, 8, 256, [0, 0, 0]),
     (8, 33, 1024, None),
     (33, 16, 2048, None),
     (9, 130, 4096, None),
@@ -113,6 +121,23 @@ def test_persistent_with_tiny_groups(bench: Bench) -> None:
     value, wanted = expected_groups(x)
     bench.close("scale", scale, wanted, Tolerance(2 * 2.0**-8))
     bench.stepped("quantised", out, requantised(value, scale.to(torch.float64)), Steps(1, 0.02))
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["float-scale", "power-of-two"])
+def test_persistent_with_nan_and_infinity(bench: Bench, power: bool) -> None:
+    """They stay in their group; what they become there is for upstream to say."""
+    x, counts = masked(bench, 2, 8, 512, [8, 5])
+    x[0, 2, 130], x[1, 1, 5], x[1, 3, 700] = float("nan"), float("inf"), float("-inf")
+    out = bench.poisoned(2, 8, 512, dtype=E4M3)
+    scale = bench.poisoned(2, 8, 4, dtype=torch.float32)
+    bench.call(OP, x, counts, out, scale, power)
+    present = torch.arange(8, device=bench.device)[None, :] < counts[:, None]
+    touched = ~torch.isfinite(gated(x).unflatten(-1, (-1, GROUP))).all(-1)
+    value, _ = expected_groups(x)
+    others = present.unsqueeze(-1) & ~touched
+    wanted = requantised(value, scale.to(torch.float64)).unflatten(-1, (-1, GROUP))
+    mine = out.unflatten(-1, (-1, GROUP))
+    bench.stepped("other groups", mine[others], wanted[others], Steps(1, 0.02))
 
 
 def check_powers(actual: torch.Tensor, wanted: torch.Tensor) -> None:

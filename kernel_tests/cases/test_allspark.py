@@ -8,6 +8,8 @@ from kernel_tests.numeric import product, rounded
 from kernel_tests.references.weights import multiplied
 
 DTYPES = [torch.float16, torch.bfloat16]
+# No rows are not here: upstream's host code divides by how many tiles of 16 there are, and the
+# process ends.
 SIZES = [
     (1, 64, 128),
     (13, 272, 1072),
@@ -92,6 +94,31 @@ def test_repack_keeps_every_weight(
     place = (lanes % 8) * 4 + lanes // 8
     for first in range(0, whole, 32):
         bench.equal("scales", scale[0, first + place], scales[0, first : first + 32])
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "cublas"])
+def test_nan_and_infinity_stay_in_their_row(bench: Bench, fused: bool) -> None:
+    codes, scales, points, _ = weights(bench, 256, 64, torch.float16, zeros=False)
+    order, scale, point = repacked(bench, codes, scales, points)
+    a = bench.normal(20, 256, dtype=torch.float16)
+    a[3, 5], a[7, 9] = float("nan"), float("inf")
+    processors = torch.cuda.get_device_properties(bench.device).multi_processor_count
+    out = bench.call(
+        "_C::allspark_w8a16_gemm", a, order, scale, point, 64, -1, processors, AMPERE,
+        CUBLAS_FROM if fused else 0, False, True,
+    )  # fmt: skip
+    finite = torch.isfinite(out)
+    assert out[3].isnan().all() and not finite[7].any()
+    finite[3], finite[7] = True, True
+    assert finite.all()
+
+
+def test_repack_of_no_columns(bench: Bench) -> None:
+    codes = torch.empty(64, 0, dtype=torch.uint8, device=bench.device)
+    scales = torch.empty(1, 0, dtype=torch.float16, device=bench.device)
+    arguments = (codes, scales, None, False, codes.T.contiguous(), scales.clone(), None, 64, 0, 0)
+    name = "_C::rearrange_kn_weight_as_n32k16_order"
+    bench.nothing_to_do(name, *arguments, upstream="launches an empty grid")
 
 
 def test_speed(bench: Bench) -> None:

@@ -53,6 +53,19 @@ def test_nan_and_infinity(bench: Bench) -> None:
     assert torch.isfinite(out[4:]).all()
 
 
+def test_no_rows(bench: Bench) -> None:
+    codes, scales, zeros, _ = weights(bench, 256, 128, 64)
+    a = bench.normal(0, 256, dtype=torch.float16)
+    arguments = (a, codes, scales, zeros, 8)
+    bench.nothing_to_do("_C::awq_gemm", *arguments, upstream="launches an empty grid")
+
+
+def test_no_columns(bench: Bench) -> None:
+    codes, zeros = (bench.integers(rows, 0, low=0, high=16, dtype=torch.int32) for rows in (64, 2))
+    arguments = (codes, bench.normal(2, 0, dtype=torch.float16), zeros, 0, 0, 0)
+    bench.nothing_to_do("_C::awq_dequantize", *arguments, upstream="launches an empty grid")
+
+
 @pytest.mark.parametrize("op", ["gemm", "dequantise"])
 def test_speed(bench: Bench, op: str) -> None:
     codes, scales, zeros, _ = weights(bench, 4096, 4096, 128)

@@ -108,6 +108,13 @@ def test_sizes(bench: Bench, memory: Memory, size: int) -> None:
     del keep
 
 
+def test_nothing_is_taken_for_nothing(bench: Bench, memory: Memory) -> None:
+    with memory.used() as keep:
+        x = torch.empty(0, device=bench.device)
+    assert not memory.pieces and x.numel() == 0
+    del keep
+
+
 def test_more_than_a_32_bit_size(bench: Bench, memory: Memory) -> None:
     """A piece of 5 GiB, of which the end is used."""
     size = 5 << 30

@@ -94,6 +94,27 @@ def test_nan_goes_where_upstream_puts_it(bench: Bench) -> None:
     bench.call("_C::dynamic_per_token_scaled_fp8_quant", out, x, row_scale, None)
 
 
+@pytest.mark.parametrize("op", ["static", "dynamic", "dynamic_per_token"])
+def test_no_rows(bench: Bench, op: str) -> None:
+    x, out = bench.normal(0, 64), bench.poisoned(0, 64, dtype=E4M3)
+    scale = torch.ones(0 if op == "dynamic_per_token" else 1, 1, device=bench.device)
+    arguments = (out, x, scale) if op == "dynamic" else (out, x, scale, None)
+    name = f"_C::{op}_scaled_fp8_quant"
+    bench.nothing_to_do(name, *arguments, upstream="launches an empty grid")
+
+
+def test_infinity_goes_where_upstream_puts_it(bench: Bench) -> None:
+    """A scale made of an infinity: infinity over infinity is for upstream to say."""
+    x = bench.normal(64, 256, dtype=torch.float16)
+    x[3, 7], x[9, 0] = float("inf"), float("-inf")
+    out, scale = bench.poisoned(64, 256, dtype=E4M3), bench.poisoned(1, dtype=torch.float32)
+    bench.call("_C::dynamic_scaled_fp8_quant", out, x, scale)
+    assert scale.isinf()
+    row_scale = bench.poisoned(64, 1, dtype=torch.float32)
+    bench.call("_C::dynamic_per_token_scaled_fp8_quant", out, x, row_scale, None)
+    assert row_scale.isinf().flatten().nonzero().flatten().tolist() == [3, 9]
+
+
 def test_rows_of_a_wider_tensor(bench: Bench) -> None:
     """Rows may lie apart in memory; the gaps are not written."""
     wide = bench.normal(40, 512, dtype=torch.bfloat16)

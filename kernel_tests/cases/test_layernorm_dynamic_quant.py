@@ -126,6 +126,36 @@ def test_zeros_and_nan(bench: Bench) -> None:
         bench.call(op, out, special, weight, scale, EPSILON, None, None)
 
 
+@pytest.mark.parametrize("output", OUTPUTS, ids=str)
+@pytest.mark.parametrize("transposed", [False, True], ids=["rows", "columns"])
+def test_per_block_zeros_and_nan(bench: Bench, transposed: bool, output: torch.dtype) -> None:
+    """A block of zeros gets the least scale; NaN and infinity are as upstream has them."""
+    x, weight, _ = inputs(bench, (8, 512), torch.bfloat16, residual=False)
+    x[0, :128] = 0.0
+    out = bench.poisoned(8, 512, dtype=output)
+    scale = bench.poisoned(*((4, 8) if transposed else (8, 4)), dtype=torch.float32)
+    op = "_C::rms_norm_per_block_quant"
+    bench.call(op, out, x, weight, scale, EPSILON, None, None, 128, transposed)
+    zeros = torch.zeros(1, 128, device=bench.device)
+    least = dynamic_scale(zeros, output).flatten()
+    bench.close("least scale", scale[0, :1], least, scale_tolerance(x.dtype))
+    x[3, 5], x[4, 5] = float("nan"), float("-inf")
+    bench.call(op, out, x, weight, scale, EPSILON, None, None, 128, transposed)
+
+
+@pytest.mark.parametrize("op", ["per-token", "per-block"])
+@pytest.mark.parametrize("output", OUTPUTS, ids=str)
+def test_no_rows(bench: Bench, output: torch.dtype, op: str) -> None:
+    x, weight, _ = inputs(bench, (0, 256), torch.bfloat16, residual=False)
+    out = bench.poisoned(0, 256, dtype=output)
+    scale = bench.poisoned(0, 1 if op == "per-token" else 2, dtype=torch.float32)
+    arguments = [out, x, weight, scale, EPSILON, None, None]
+    if op == "per-block":
+        arguments += [128, False]
+    name = f"_C::rms_norm_{'dynamic_per_token' if op == 'per-token' else 'per_block'}_quant"
+    bench.nothing_to_do(name, *arguments, upstream="launches an empty grid")
+
+
 @pytest.mark.parametrize("op", ["per-token", "per-block"])
 def test_speed(bench: Bench, op: str) -> None:
     x, weight, _ = inputs(bench, (8192, 8192), torch.bfloat16, residual=False)

@@ -57,6 +57,15 @@ def test_rows_of_a_wider_tensor(bench: Bench, dtype: torch.dtype) -> None:
     bench.stepped("quantised", out, expected, ALLOWED)
 
 
+@pytest.mark.parametrize("op", ["rms_norm", "fused_add_rms_norm"])
+def test_no_rows(bench: Bench, op: str) -> None:
+    x, weight, scale = inputs(bench, (0, 256), torch.bfloat16)
+    out = bench.poisoned(0, 256, dtype=E4M3)
+    rest = (x.clone(),) if op == "fused_add_rms_norm" else ()
+    arguments = (out, x, *rest, weight, scale, EPSILON)
+    bench.nothing_to_do(f"_C::{op}_static_fp8_quant", *arguments, upstream="launches an empty grid")
+
+
 @pytest.mark.parametrize("op", ["plain", "fused-add"])
 def test_saturation_and_nan(bench: Bench, op: str) -> None:
     """A scale too small saturates outliers; a row with NaN becomes what upstream makes of it."""

@@ -68,6 +68,14 @@ def test_nan_stays_in_its_row(bench: Bench) -> None:
     assert torch.isfinite(out[4:]).all()
 
 
+def test_no_rows(bench: Bench) -> None:
+    codes, positions, scales, _ = sparse(bench, 256, 512, 128, marlin.U4B8)
+    a = bench.normal(0, 256, dtype=torch.float16)
+    workspace = torch.zeros(4 * PARALLEL, dtype=torch.int32, device=bench.device)
+    arguments = (a, codes, positions, scales, workspace, marlin.U4B8.id, 0, 512, 256)
+    bench.nothing_to_do(OP, *arguments, upstream="refuses")
+
+
 def test_speed(bench: Bench) -> None:
     m, n, k = 16, 4096, 4096
     codes, positions, scales, _ = sparse(bench, k, n, 128, marlin.U4B8)

@@ -82,6 +82,39 @@ def test_weighted_and_atomic(bench: Bench, dtype: torch.dtype, weighted: bool) -
     multiply(bench, form, (3, 2, 8, 128, 2048, 8), weighted=weighted, atomic=True)
 
 
+def test_no_tokens(bench: Bench) -> None:
+    form = Format("u4b8", torch.float16, marlin.U4B8, torch.float16, 128)
+    w = make(bench, form, 256, 128)
+    none = torch.empty(0, dtype=torch.int32, device=bench.device)
+    a, weights = bench.normal(0, 256, dtype=torch.float16), bench.normal(0, 2)
+    out, total = bench.normal(0, 128, dtype=torch.float16), none.new_zeros(1)
+    workspace = torch.zeros(4 * 1024, dtype=torch.int32, device=bench.device)
+    arguments = (
+        a, out, w.packed[None], None, w.scales[None], None, None, None, None, None, workspace,
+        none, none, total, weights, 16, 2, False, form.b.id, 0, 128, 256, True, False, True, False,
+        -1, -1, -1,
+    )  # fmt: skip
+    bench.nothing_to_do(OP, *arguments, upstream="refuses")
+
+
+def test_nan_and_infinity_stay_in_their_token(bench: Bench) -> None:
+    form = Format("u4b8", torch.float16, marlin.U4B8, torch.float16, 128)
+    w = make(bench, form, 256, 128)
+    a, _, _ = activations(bench, form, 9, 256, 1.0)
+    a[2, 5], a[3, 6] = float("nan"), float("inf")
+    blocks = experts.aligned(torch.zeros(9, 1, dtype=torch.int64), 1, 16)
+    total = torch.tensor([blocks.tokens.numel()], dtype=torch.int32, device=bench.device)
+    workspace = torch.zeros(4 * 1024, dtype=torch.int32, device=bench.device)
+    out = bench.call(
+        OP, a, bench.poisoned(9, 128, dtype=torch.float16), w.packed[None], None, w.scales[None],
+        None, None, None, None, None, workspace, bench.to_device(blocks.tokens),
+        bench.to_device(blocks.experts), total, torch.ones(9, 1, device=bench.device), 16, 1,
+        False, form.b.id, 9, 128, 256, True, False, True, False, -1, -1, -1,
+    )  # fmt: skip
+    assert out[2].isnan().all() and not torch.isfinite(out[3]).any()
+    assert torch.isfinite(out[[0, 1, *range(4, 9)]]).all()
+
+
 def test_speed(bench: Bench) -> None:
     tokens, chosen, count, n, k, block = 256, 8, 32, 1024, 2048, 64
     form = Format("u4b8", torch.float16, marlin.U4B8, torch.float16, 128)

@@ -8,7 +8,7 @@ from kernel_tests.numeric import roundings
 from kernel_tests.references.attention import merge_states
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-SHAPES = [(1, 1, 8), (3, 5, 64), (17, 3, 40), (129, 16, 128), (0, 4, 64), (2048, 32, 128)]
+SHAPES = [(1, 1, 8), (3, 5, 64), (17, 3, 40), (129, 16, 128), (2048, 32, 128)]
 
 
 def merge(
@@ -36,10 +36,33 @@ def merge(
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_random_states(bench: Bench, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     tokens, heads, _ = shape
-    if not tokens:
-        pytest.skip("upstream launches an empty grid for no tokens, which CUDA refuses")
     lse = bench.normal(heads, tokens, scale=5.0), bench.normal(heads, tokens, scale=5.0)
     merge(bench, shape, dtype, lse)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_no_tokens(bench: Bench, dtype: torch.dtype) -> None:
+    out, lse = bench.normal(0, 4, 64, dtype=dtype), bench.normal(4, 0)
+    arguments = (out, lse, out, lse, out, lse)
+    bench.nothing_to_do("_C::merge_attn_states", *arguments, upstream="launches an empty grid")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("nan", ["state", "lse"])
+def test_nan_stays_in_its_token(bench: Bench, nan: str, dtype: torch.dtype) -> None:
+    prefix, suffix = bench.normal(33, 4, 64, dtype=dtype), bench.normal(33, 4, 64, dtype=dtype)
+    lse = bench.normal(4, 33), bench.normal(4, 33)
+    if nan == "state":
+        prefix[5, 2, 7] = float("nan")
+    else:
+        lse[1][2, 5] = float("nan")
+    out, out_lse = (
+        bench.poisoned(33, 4, 64, dtype=dtype),
+        bench.poisoned(4, 33, dtype=torch.float32),
+    )
+    bench.call("_C::merge_attn_states", out, out_lse, prefix, lse[0], suffix, lse[1])
+    broken = out.isnan()
+    assert int(broken.sum()) == (1 if nan == "state" else 64) and broken[5, 2].any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

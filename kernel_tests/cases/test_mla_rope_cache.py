@@ -62,6 +62,35 @@ def test_rope_and_cache(
 
 
 @pytest.mark.parametrize("kind", ["auto", "fp8"])
+def test_nan_and_infinity(bench: Bench, kind: str) -> None:
+    """In a key or a latent they reach that token's entry alone; fp8 makes of them what it does."""
+    q, k = bench.normal(9, 2, 64, dtype=torch.bfloat16), bench.normal(9, 64, dtype=torch.bfloat16)
+    latent = bench.normal(9, 128, dtype=torch.bfloat16)
+    k[2, 5], latent[4, 7], latent[5, 0] = float("nan"), float("nan"), float("inf")
+    table = bench.uniform(256, 64, low=-1.0, high=1.0, dtype=torch.bfloat16)
+    positions, slots = bench.integers(9, low=0, high=256), bench.permutation(BLOCK)[:9]
+    stored = torch.bfloat16 if kind == "auto" else torch.uint8
+    cache = torch.zeros(1, BLOCK, 192, dtype=stored, device=bench.device)
+    scale = torch.tensor([0.05], device=bench.device)
+    bench.call(OP, positions, q, k, latent, table, True, slots, cache, kind, scale)
+    if kind == "auto":
+        finite = torch.isfinite(cache[0]).all(-1)
+        assert sorted((~finite).nonzero().flatten().tolist()) == sorted(slots[[2, 4, 5]].tolist())
+
+
+@pytest.mark.parametrize("kind", ["auto", "fp8"])
+def test_no_tokens(bench: Bench, kind: str) -> None:
+    q, k = bench.normal(0, 2, 64), bench.normal(0, 64)
+    latent, table = bench.normal(0, 128), bench.normal(16, 64)
+    slots = torch.empty(0, dtype=torch.int64, device=bench.device)
+    stored = torch.float32 if kind == "auto" else torch.uint8
+    cache = torch.zeros(1, BLOCK, 192, dtype=stored, device=bench.device)
+    scale = torch.ones(1, device=bench.device)
+    arguments = (slots, q, k, latent, table, True, slots, cache, kind, scale)
+    bench.nothing_to_do(OP, *arguments, upstream="launches an empty grid")
+
+
+@pytest.mark.parametrize("kind", ["auto", "fp8"])
 def test_speed(bench: Bench, kind: str) -> None:
     tokens, heads, turned, rank = 8192, 16, 64, 512
     dtype = torch.bfloat16

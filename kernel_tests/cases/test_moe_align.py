@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from kernel_tests.bench import Bench
+from kernel_tests.numeric import ROUNDING, Tolerance
 from kernel_tests.references.experts import aligned
 
 # Fewer than 1024 choices and 64 experts at most take a kernel of their own.
 SIZES = [
+    (0, 2, 8),
     (1, 1, 1),
     (1, 2, 8),
     (3, 5, 7),
@@ -51,7 +53,9 @@ def test_align(bench: Bench, sizes: tuple[int, int, int], block: int, dtype: tor
     assert (sorted_ids[total:] == choices.numel()).all()
 
 
-@pytest.mark.parametrize("sizes", [(1, 8, 4), (5, 33, 16), (64, 256, 64), (300, 70, 128)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(1, 8, 4), (3, 0, 16), (5, 33, 16), (64, 256, 64), (300, 70, 128)], ids=str
+)
 def test_batched_align(bench: Bench, sizes: tuple[int, int, int]) -> None:
     """Tokens of a batch each: batch b has ids from b * most on."""
     batches, most, block = sizes
@@ -73,6 +77,31 @@ def test_batched_align(bench: Bench, sizes: tuple[int, int, int]) -> None:
     experts += [-1] * (owners.numel() - len(experts))
     bench.equal("ids", ids.cpu(), torch.tensor(wanted, dtype=torch.int32))
     bench.equal("experts", owners.cpu(), torch.tensor(experts, dtype=torch.int32))
+
+
+def test_no_tokens_for_many_experts(bench: Bench) -> None:
+    """The kernel for many experts sorts in a second launch, whose grid is empty."""
+    choices = torch.empty(0, 2, dtype=torch.int32, device=bench.device)
+    outputs = [bench.poisoned(size, dtype=torch.int32) for size in (256, 64, 1)]
+    arguments = (choices, 128, 4, *outputs, None)
+    name = "_moe_C::moe_align_block_size"
+    bench.nothing_to_do(name, *arguments, upstream="launches an empty grid")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("chosen", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("sizes", [(1, 1), (7, 33), (65, 1500)], ids=str)
+def test_sum(bench: Bench, sizes: tuple[int, int], chosen: int, dtype: torch.dtype) -> None:
+    """The sum over the experts of a token; NaN and infinity stay where they are."""
+    tokens, size = sizes
+    x = bench.normal(tokens, chosen, size, dtype=dtype)
+    if tokens > 1:
+        x[1, 0, 3], x[2, chosen - 1, 4] = float("nan"), float("inf")
+    out = bench.poisoned(tokens, size, dtype=dtype)
+    bench.call("_moe_C::moe_sum", x, out)
+    # Each addition is rounded to the type at most.
+    limit = Tolerance(ROUNDING[dtype], chosen * 5 * ROUNDING[dtype])
+    bench.close("sum", out, x.to(torch.float64).sum(1), limit)
 
 
 def test_speed(bench: Bench) -> None:

@@ -71,6 +71,16 @@ def test_nan_stays_in_its_head(bench: Bench) -> None:
     assert int(broken.sum()) == size
 
 
+def test_no_tokens(bench: Bench) -> None:
+    heads, size = (4, 2, 2), 128
+    qkv = bench.normal(0, sum(heads) * size, dtype=torch.bfloat16)
+    weights = [torch.ones(size, dtype=torch.bfloat16, device=bench.device) for _ in range(2)]
+    angles = rows_of_angles(64, size, torch.bfloat16, bench.device)
+    positions = bench.integers(0, low=0, high=64)
+    arguments = (qkv, *heads, size, EPSILON, *weights, angles, True, positions)
+    bench.nothing_to_do(OP, *arguments, upstream="launches an empty grid")
+
+
 def test_speed(bench: Bench) -> None:
     heads, size = (32, 8, 8), 128
     qkv = bench.normal(4096, sum(heads) * size, dtype=torch.bfloat16)

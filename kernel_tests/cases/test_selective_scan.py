@@ -105,7 +105,16 @@ def test_fixed_length(bench: Bench, length: int, gated: bool, dtype: torch.dtype
 @pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
 @pytest.mark.parametrize(
     "lengths",
-    [[256], [100, 156], [1, 255, 256], [512, 1, 511], [300, 77, 5], [2048, 2048], [1, 3000, 40]],
+    [
+        [256],
+        [100, 156],
+        [1, 255, 256],
+        [512, 1, 511],
+        [300, 77, 5],
+        [2048, 2048],
+        [1, 3000, 40],
+        [40, 5, 0, 300],
+    ],
     ids=str,
 )
 def test_variable_length(bench: Bench, lengths: list[int], gated: bool, dtype: torch.dtype) -> None:
@@ -187,6 +196,23 @@ def test_nan_spreads_as_upstreams(bench: Bench) -> None:
     x = inputs(bench, (2,), 8, 700, torch.bfloat16)
     x.u[0, 3, 100], x.u[1, 2, 5] = float("nan"), float("inf")
     call(bench, x, torch.zeros(2, 8, 16, device=bench.device))
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
+def test_no_steps_leave_the_state(bench: Bench, gated: bool) -> None:
+    x = inputs(bench, (2,), 8, 0, torch.bfloat16, gated=gated)
+    state = bench.normal(2, 8, 16)
+    before = state.clone()
+    call(bench, x, state)
+    bench.equal("state", state, before)
+
+
+def test_no_sequences(bench: Bench) -> None:
+    x = inputs(bench, (0,), 8, 64, torch.bfloat16)
+    state = bench.normal(0, 8, 16)
+    arguments = (x.u, x.delta, x.a, x.b, x.c, x.d, x.z, x.bias, True, None, None, None, state)
+    more = (PAD, 0, None, None, None)
+    bench.nothing_to_do(OP, *arguments, *more, upstream="launches an empty grid")
 
 
 @pytest.mark.parametrize("length", [2048, 4000])

@@ -44,7 +44,7 @@ def test_the_plan_names_every_command_and_writes_nothing(small: SmallBuild) -> N
         one.value for one in STAGES
     ]
     plan = json.loads(small.does("--dry-run", "--json"))
-    assert plan["environment"]["VLLM_VERSION_OVERRIDE"] == "1.0.0+cu126"
+    assert plan["environment"]["VLLM_VERSION_OVERRIDE"] == "1.0.0+cu126.sm86"
     assert plan["stages"][3]["commands"][0]["command"][0] == "cmake"
 
 
@@ -71,7 +71,7 @@ def test_only_the_units_a_patch_touches_are_compiled(small: SmallBuild) -> None:
 def test_a_wheel_is_built_verified_and_imported(small: SmallBuild) -> None:
     out = small.does()
     assert "verify" in out
-    assert small.wheel.name.startswith("vllm-1.0.0+cu126-cp38-abi3-linux")
+    assert small.wheel.name.startswith("vllm-1.0.0+cu126.sm86-cp38-abi3-linux")
     with zipfile.ZipFile(small.wheel) as archive:
         names = archive.namelist()
     assert {"vllm/_C.abi3.so", "vllm/third_party/helper.py", "vllm/chat/template.jinja"} <= set(

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded import GIB, WindowsDesktop, parsed_set, read, toolkit
 
+from portkit import archlists
 from portkit.archlists import arch_lists
 from portkit.build import msvc, toolchain
 from portkit.build.machine import Memory
@@ -139,17 +140,17 @@ def test_architectures_are_spelled_as_upstreams_lists_spell_them() -> None:
 def test_an_architecture_must_be_known_to_nvcc_and_to_upstream(tmp_path: Path) -> None:
     lists = arch_lists(commands(CMAKE))
     new, old = toolkits(tmp_path)
-    supported = toolchain.supported_archs(lists, new.version)
+    supported = archlists.supported(lists, new.version.release)
     assert supported == ("7.5", "8.0", "8.6", "12.0")
     toolchain.check_archs(("8.6", "12.0"), new, supported)
     with pytest.raises(BadInput, match=r"does not compile for 7\.0") as caught:
         toolchain.check_archs(("7.0",), new, supported)
     assert "CUDA 12" in caught.value.hint
-    assert toolchain.supported_archs(lists, old.version)[-1] == "9.0"
+    assert archlists.supported(lists, old.version.release)[-1] == "9.0"
     with pytest.raises(
         BadInput, match=r"builds for 7\.0, 8\.0, 8\.6, 9\.0 with CUDA 12\.6, not for 12\.0"
     ):
-        toolchain.check_archs(("12.0",), old, toolchain.supported_archs(lists, old.version))
+        toolchain.check_archs(("12.0",), old, archlists.supported(lists, old.version.release))
 
 
 def test_cards_as_nvidia_smi_prints_them() -> None:

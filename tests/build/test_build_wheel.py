@@ -221,10 +221,40 @@ def test_files_that_are_no_wheels_are_one_sentence(tmp_path: Path) -> None:
 
 def test_versions_say_their_cuda_and_that_they_are_for_windows() -> None:
     for cuda, local in (("12.6", "cu126"), ("13.0", "cu130"), ("12.8.1", "cu128")):
-        text = wheels.local_version("0.14.1", cuda, windows=True)
+        text = wheels.local_version("0.14.1", cuda, (), windows=True)
         assert text == f"0.14.1+{local}.win"
         assert Version(text).public == "0.14.1"
-    assert wheels.local_version("0.14.1", "13.0", windows=False) == "0.14.1+cu130"
+    assert wheels.local_version("0.14.1", "13.0", (), windows=False) == "0.14.1+cu130"
+
+
+@pytest.mark.parametrize("archs", [(), ("8.9",), ("8.6", "12.0")])
+@pytest.mark.parametrize("windows", [True, False])
+def test_a_version_says_its_architectures_and_is_read_again(
+    archs: tuple[str, ...], windows: bool
+) -> None:
+    text = wheels.local_version("0.14.1", "13.0", archs, windows=windows)
+    assert wheels.local(Version(text)) == wheels.Local("13.0", archs, windows)
+    names = "".join(f".sm{arch.replace('.', '')}" for arch in archs)
+    assert text == f"0.14.1+cu130{names}" + (".win" if windows else "")
+
+
+@pytest.mark.parametrize("text", ["0.14.1", "0.14.1+cpu", "0.14.1+cu130.win.sm89", "0.14.1+cu13.x"])
+def test_a_version_of_others_says_nothing(text: str) -> None:
+    assert wheels.local(Version(text)) is None
+
+
+def test_a_wheel_for_one_architecture_is_checked_for_that_one(tmp_path: Path) -> None:
+    # The same contents under a name that says 9.0: what only 9.0 has must be there.
+    version = "0.14.1+cu126.sm90.win"
+    content = {
+        path.replace("0.14.1+cu126.win", version): data.replace(b"cu126.win", b"cu126.sm90.win")
+        for path, data in tree().items()
+    }
+    wheel = wheels.pack(content.items(), tmp_path, NAME.replace("0.14.1+cu126.win", version))
+    check = checked(wheel)["compiled modules"]
+    assert check.status is Status.FAIL and "vllm/_flashmla_C" in check.said
+    check = checked(wheels.opened(wheel.path), ("8.6",))["version"]
+    assert check.status is Status.FAIL and "does not say that it is for 8.6" in check.said
 
 
 def test_windows_metadata_changes_markers_and_torch_alone() -> None:

@@ -96,7 +96,9 @@ def test_pythons_that_the_pin_does_not_take_are_left_out(
         (["tools/portkit/apply.py"], "all"),
         (["upstream_pin.txt", "README.md"], "all"),
         (["patch_series/kernels/csrc/gone.cu.patch"], "all"),
-        (["README.md", "launcher/server.py"], []),
+        (["README.md", "launcher/server.py", "tests/serving/test_running.py"], []),
+        (["ci/results/compile-linux-13.0-9.0.json", "patch_series/evidence.json"], []),
+        (["kernel_tests/compiling.py"], "all"),
     ],
 )  # fmt: skip
 def test_a_change_gets_the_architectures_it_concerns(

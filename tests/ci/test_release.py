@@ -14,8 +14,9 @@ from portkit.errors import Exit
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = (
-    "vllm-0.14.1+cu126.win-cp38-abi3-win_amd64.whl",
-    "vllm-0.14.1+cu130.win-cp38-abi3-win_amd64.whl",
+    "vllm-0.14.1+cu126.sm86.win-cp38-abi3-win_amd64.whl",
+    "vllm-0.14.1+cu126.sm89.win-cp38-abi3-win_amd64.whl",
+    "vllm-0.14.1+cu128.win-cp38-abi3-win_amd64.whl",
 )
 
 
@@ -31,7 +32,8 @@ def test_hashes_and_notes(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     text = capsys.readouterr().out
     patches = len(series.load(ROOT).upstream)
     assert f"vLLM v0.14.1 (commit `d7de043d5`) with {patches} patches" in text
-    assert all(f"`{name}`" in text for name in NAMES)
+    assert f"| `{NAMES[1]}` | 12.6 | 8.9 | 0 MB |" in text
+    assert f"| `{NAMES[2]}` | 12.8 | all | 0 MB |" in text
     if shutil.which("sha256sum"):
         command = ["sha256sum", "--strict", "-c", "SHA256SUMS"]
         done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
@@ -45,6 +47,15 @@ def test_a_folder_without_wheels_is_refused(
     assert console.run(release.main, [str(tmp_path)]) == Exit.BAD_INPUT
     assert "there is no wheel in" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_wheel_that_does_not_say_what_it_is_built_for_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two cells would give it the same name, and one would replace the other.
+    (folder / "vllm-0.14.1-cp38-abi3-win_amd64.whl").write_bytes(b"")
+    assert console.run(release.main, [str(folder)]) == Exit.BAD_INPUT
+    assert "does not say its CUDA" in capsys.readouterr().err
 
 
 def test_a_misnamed_wheel_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TAG = "v0.14.1"
 AWQ = "kernels/csrc/quantization/awq/gemm_kernels.cu.patch"
 ALLSPARK = "kernels/csrc/quantization/gptq_allspark/allspark_qgemm_w8a16.cu.patch"
+CUMEM = "kernels/csrc/cumem_allocator.cpp.patch"
 PYTHON = "runtime/vllm/utils/system_utils.py.patch"
 H100 = "H100 80GB HBM3, CUDA 13.0, torch 2.11.0"
 
@@ -50,27 +51,38 @@ def gpu_result(manifest: Manifest, outcome: str = "passed", sources: str | None 
     )  # fmt: skip
 
 
-def compiled(manifest: Manifest, error: str = "") -> CompileResult:
-    sources = {"awq": kernelresults.sources_key(ROOT, manifest.kernels["awq"], TAG)}
+def compiled(
+    manifest: Manifest, error: str = "", kernel: str = "awq", tag: str = TAG, units: int = 9
+) -> CompileResult:
+    """A compile cell of one kernel, of the first `units` of it."""
+    sources = {kernel: kernelresults.sources_key(ROOT, manifest.kernels[kernel], tag)}
     archs = ("8.6", "9.0")
-    units = [
-        CompiledUnit(kernel="awq", unit="gemm_kernels.cu", arch=arch, error=error) for arch in archs
+    made = [
+        CompiledUnit(
+            kernel=kernel, unit=unit, arch=arch, digest="d", compiler="nvcc 13.0.88", error=error
+        )
+        for arch in archs
+        for unit in manifest.kernels[kernel].units[:units]
     ]
-    return CompileResult("linux", "13.0", TAG, archs, sources, tuple(units))
+    return CompileResult(
+        system="linux", toolkit="13.0", tag=tag, archs=archs, sources=sources, units=tuple(made)
+    )
 
 
 def page(
     manifest: Manifest, ran: list[CompileResult] | None = None, on_gpu: list[Result] | None = None
 ) -> Status:
     patches: list[Patch] = [
-        patch for patch in series.load(ROOT).upstream if patch.name in (AWQ, ALLSPARK, PYTHON)
+        patch
+        for patch in series.load(ROOT).upstream
+        if patch.name in (AWQ, ALLSPARK, CUMEM, PYTHON)
     ]
     verdicts = {
         patch.name: Verdict(patch.name, patch.path, Level.IDENTICAL, "the same <tokens>")
         for patch in patches
     }
-    evidence = Evidence(ROOT, manifest, ran or [], on_gpu or [])
-    return status(TAG, ("8.6", "9.0", "12.0"), patches, verdicts, evidence)
+    evidence = Evidence(ROOT, TAG, manifest, ran or [], on_gpu or [])
+    return status(("8.6", "9.0", "12.0"), patches, verdicts, evidence)
 
 
 def marks(found: Status) -> dict[str, list[str]]:
@@ -83,6 +95,7 @@ def test_what_nobody_ran_is_empty(manifest: Manifest) -> None:
     assert marks(page(manifest)) == {
         AWQ: ["C· T·", "C· T·", "C· T·"],
         ALLSPARK: ["C· T·", "", ""],  # upstream builds it for 8.x alone
+        CUMEM: ["T·", "T·", "T·"],  # a host file: nvcc has no part in it
         PYTHON: ["", "", ""],
     }
 
@@ -104,17 +117,36 @@ def test_failures_and_results_of_other_contents_show(manifest: Manifest) -> None
     assert marks(page(manifest, both))[AWQ][0] == "C✗ T·"
 
 
+def test_a_cell_passes_with_all_its_units_and_no_fewer(manifest: Manifest) -> None:
+    found = page(manifest, [compiled(manifest, kernel="allspark", units=1)])
+    assert marks(found)[ALLSPARK][0] == "C◐ T·"
+    (row,) = [row for row in found.rows if row.patch == ALLSPARK]
+    assert row.cells["8.6"].compiled[0].note == "1 of 2 units"
+    assert found.compilers == ("linux, CUDA 13.0 (nvcc 13.0.88)",)
+    assert marks(page(manifest, [compiled(manifest, kernel="allspark")]))[ALLSPARK][0] == "C✓ T·"
+
+
+def test_results_of_another_release_are_no_results_of_this_one(manifest: Manifest) -> None:
+    kernel = manifest.kernels["awq"]
+    old = gpu_result(manifest, sources=kernelresults.sources_key(ROOT, kernel, "v0.14.0"))
+    old = old.model_copy(update={"tag": "v0.14.0"})
+    assert marks(page(manifest, [compiled(manifest, tag="v0.14.0")], [old]))[AWQ][1] == "C? T?"
+    # A GPU's file of the last release stays where it is, and says nothing beside one of this.
+    assert marks(page(manifest, [], [old, gpu_result(manifest)]))[AWQ][1] == "C· T✓"
+
+
 def test_the_three_files_say_the_same(manifest: Manifest) -> None:
     found = page(manifest, [compiled(manifest)], [gpu_result(manifest)])
     plain = json.loads(json.dumps(found.as_json()))
-    assert plain["rows"][0]["cells"]["9.0"]["tested"][0]["where"] == H100
+    (row,) = [one for one in plain["rows"] if one["patch"] == AWQ]
+    assert row["cells"]["9.0"]["tested"][0]["where"] == H100
     text, markup = statuspage.markdown(found), statuspage.html(found)
     html5lib.HTMLParser(strict=True).parse(markup)
     assert "the same &lt;tokens&gt;" in markup
     for said in (
         H100,
         "csrc/quantization/awq/gemm_kernels.cu",
-        "3 patches apply; audit: 3 identical",
+        "4 patches apply; audit: 4 identical",
     ):
         assert said in text
         assert said in markup

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from kernel_tests import report, sanitizer, upstream_tests
+from kernel_tests import report, sanitizer, session, upstream_tests
 from portkit import kernelmanifest, kernelresults, series
 from portkit.audit import tested
-from portkit.errors import BadFile
-from portkit.kernelresults import Case, Gpu, KernelResult, Mutant, Result, Sanitizer, Timing
+from portkit.errors import BadFile, BadInput
+from portkit.kernelresults import (
+    Case,
+    Gpu,
+    KernelResult,
+    Mutant,
+    Result,
+    Sanitizer,
+    Timing,
+    UpstreamTests,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = kernelmanifest.load(ROOT)
@@ -159,3 +171,43 @@ def test_the_audit_counts_a_patch_whose_kernels_all_passed(tmp_path: Path) -> No
     case = tmp_path / "kernel_tests/cases/test_awq.py"
     case.write_text("# other\n", "utf-8")
     assert tested.results(tmp_path, "v0.14.1")(awq) == ""
+
+
+def test_a_run_adds_only_to_a_result_that_holds_here(tmp_path: Path) -> None:
+    file = tmp_path / "gpu.json"
+    with pytest.raises(BadInput, match="no earlier result"):
+        session.earlier(ROOT, MANIFEST, file, GPU)
+    kernelresults.write(file, result())
+    assert session.earlier(ROOT, MANIFEST, file, GPU) == result()
+    with pytest.raises(BadInput, match="another GPU"):
+        session.earlier(ROOT, MANIFEST, file, GPU.model_copy(update={"driver": "2"}))
+    kernelresults.write(file, result(tag="v0.16.0"))
+    with pytest.raises(BadInput, match="stale for awq"):
+        session.earlier(ROOT, MANIFEST, file, GPU)
+
+
+def test_tests_that_do_not_end_are_counted_as_far_as_they_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = tmp_path / "test_slow.py"
+    tests.write_text(
+        "import time\n\ndef test_quick(): pass\n\ndef test_slow(): time.sleep(60)\n", "utf-8"
+    )
+    file = tmp_path / "report.xml"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-c",
+        os.devnull,
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={file}",
+    ]
+    monkeypatch.setattr(upstream_tests, "_SECONDS", 10)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    with subprocess.Popen([*command, str(tests)], cwd=tmp_path, stdout=subprocess.DEVNULL) as one:
+        assert upstream_tests.counted(one, file, "slow") == UpstreamTests(
+            passed=1, failed=1, skipped=0, failures=("not all ran: no end after 10 s",)
+        )

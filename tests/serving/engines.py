@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import signal
-import socket
-import ssl
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 import venv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from email.message import Message
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
+from portkit.ci import smoke
+from portkit.ci.served import Answer, ServerProcess
 from portkit.upstream import Cache
+
+__all__ = ["Answer", "ServerProcess"]  # for the tests that use the fixtures
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-START_S = 400
-UNVERIFIED = ssl._create_unverified_context()  # the tests' certificates are self-signed
 KEY = "sk-test"
 MODEL = "tiny"
 NEWEST = "0.32.0"
@@ -46,7 +39,6 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
-    "PYTHONUNBUFFERED": "1",
 }
 
 
@@ -103,121 +95,13 @@ def _add_metadata(python: Path, version: str) -> None:
 
 def make_models(python: Path) -> Path:
     """The folder of the tiny models, made once per engine environment."""
-    script = HERE / "tiny_models.py"
-    folder = python.parents[1] / f"models-{hashlib.sha256(script.read_bytes()).hexdigest()[:12]}"
+    digest = hashlib.sha256(smoke.MODELS_SCRIPT.read_bytes()).hexdigest()[:12]
+    folder = python.parents[1] / f"models-{digest}"
     with FileLock(f"{folder}.lock"):
         if not (folder / "complete").exists():
-            subprocess.run([python, script, folder], check=True, capture_output=True)
+            smoke.make_models(python, folder)
             (folder / "complete").touch()
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def _lower(headers: Message) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
-
-
-@dataclass
-class ServerProcess:
-    """A server started as a user starts it; use it in a `with`."""
-
-    python: Path
-    arguments: Sequence[str | Path]
-    log: Path
-    module: str = "launcher"
-    extra: Mapping[str, str] = field(default_factory=dict)
-    scheme: str = "http"
-    port: int = field(default_factory=free_port)
-
-    def __post_init__(self) -> None:
-        environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT), **self.extra}
-        command = [self.python, "-m", self.module, "--port", str(self.port), *self.arguments]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                list(map(str, command)),
-                env=environment,
-                cwd=self.log.parent,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def url(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.port}"
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text("utf-8", "replace")
-
-    def wait_ready(self) -> ServerProcess:
-        """Until /health answers.
-
-        Raises:
-            AssertionError: it ended, or takes too long; with the end of its log.
-        """
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.output[-4000:]
-            try:
-                if self.ask("/health", timeout=5).status == 200:
-                    return self
-            except OSError:
-                pass
-            time.sleep(0.2)
-        raise AssertionError(f"not ready after {START_S} s\n{self.output[-4000:]}")
-
-    def ask(
-        self,
-        path: str,
-        body: Any = None,
-        method: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float = 120,
-    ) -> Answer:
-        """One request; any status is an answer. A `body` of bytes goes as it is."""
-        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        sent = {"Content-Type": "application/json", **(headers or {})}
-        request = urllib.request.Request(self.url + path, data, sent, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=timeout, context=UNVERIFIED) as reply:
-                return Answer(reply.status, _lower(reply.headers), reply.read())
-        except urllib.error.HTTPError as error:
-            return Answer(error.code, _lower(error.headers), error.read())
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def wait(self, timeout: float = 60) -> int:
-        return self.process.wait(timeout)
-
-    def __enter__(self) -> ServerProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
 
 
 @dataclass(frozen=True)
@@ -228,7 +112,16 @@ class Engine:
     python: Path
     models: Path
 
-    def server(self, log: Path, model: str, *options: str | Path, **named: object) -> ServerProcess:
+    def server(
+        self,
+        log: Path,
+        model: str | Path,
+        *options: str | Path,
+        module: str = "launcher",
+        extra: Mapping[str, str] | None = None,
+        scheme: str = "http",
+    ) -> ServerProcess:
         """Start a server (`module` names another one than the launcher)."""
         arguments = ["--model", self.models / model, *COMMON, *options]
-        return ServerProcess(self.python, arguments, log, **named)  # type: ignore[arg-type]
+        variables = {**ENVIRONMENT, **(extra or {})}
+        return ServerProcess(self.python, arguments, log, ROOT, module, variables, scheme)

@@ -83,6 +83,13 @@ def arch_lists(commands: Iterable[Command]) -> tuple[ArchList, ...]:
     return reader.lists()
 
 
+def supported(lists: Iterable[ArchList], toolkit: Sequence[int]) -> tuple[str, ...]:
+    """What the build takes with a toolkit of this version, in upstream's order."""
+    version = tuple(toolkit)
+    taken = [one for one in lists if one.group == SUPPORTED and one.span.includes(version)]
+    return tuple(dict.fromkeys(arch for one in taken for arch in one.archs or ()))
+
+
 def compare(old: Sequence[ArchList], new: Sequence[ArchList]) -> tuple[ArchRow, ...]:
     """Every group of either tag, in order, by the largest ranges on which neither tag's varies."""
     rows: list[ArchRow] = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from portkit import blend, gone, landing, rungs
+from portkit import blend, gone, landing, places, rungs
 from portkit.apply import blocks_of
 from portkit.decision import Conflict, HunkResult, Landed, Outcome, Region, Rung
 from portkit.finder import Finder, searchable
@@ -280,7 +280,7 @@ def _blended(pair: Pair, rung: Rung, group: Group, edits: Sequence[Edit]) -> Lan
         return found.text
     if rung in (Rung.TOKENS, Rung.UNION, Rung.ANCHORED):
         old, new = _hull_of(group.blocks), _hull_of(trimmed)
-        place = landing.only_place(pair.base, pair.theirs, old, new)
+        place = places.only_place(pair.base, pair.theirs, old, new)
         if not place.holds:
             return place.text
     return Landed(rung, pair.theirs.path, tuple(trimmed), found.text)

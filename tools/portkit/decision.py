@@ -41,6 +41,19 @@ class Why(Enum):
 
 
 @dataclass(frozen=True)
+class Finding:
+    """The verdict of a check: whether it holds, and the sentence that goes into the report."""
+
+    holds: bool
+    text: str
+
+    @staticmethod
+    def no(text: str) -> Finding:
+        """A check that does not hold, and why."""
+        return Finding(False, text)
+
+
+@dataclass(frozen=True)
 class Landed:
     """A piece carried: `edits` are lines of the new tag's file at `path`."""
 

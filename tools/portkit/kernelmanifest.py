@@ -47,6 +47,11 @@ class Kernel(BaseModel):
     generated: tuple[str, ...] = Field(default=(), description="patterns of what it writes")
     upstream_tests: tuple[str, ...] = Field(default=(), description="pytest arguments")
 
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Those of the sources that nvcc compiles."""
+        return tuple(source for source in self.sources if source.endswith(".cu"))
+
     def runs_on(self, arch: str) -> bool:
         """Whether upstream builds the kernel for `arch`."""
         return not self.archs or arch in self.archs

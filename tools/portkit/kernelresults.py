@@ -129,11 +129,24 @@ class Sanitizer(_Record):
     upstream: int | None = Field(
         default=None, description="errors of upstream's build on the same cases"
     )
+    upstream_summary: str = ""
 
     @property
     def worse(self) -> bool:
         """Whether the patched build has more errors than upstream's, as far as that is known."""
         return self.errors != 0 and (self.upstream is None or self.errors > self.upstream)
+
+
+class Engine(_Record):
+    """A tiny model in vLLM's in-process engine, on the patched build and on upstream's."""
+
+    model: str
+    tokens: int = Field(description="that it said greedily")
+    distinct: int = Field(description="different tokens among them")
+    equal: bool = Field(description="upstream's build said the same tokens")
+    difference: float = Field(description="largest, of the tokens' log-probabilities")
+    ops: tuple[str, ...] = Field(default=(), description="compiled ops that it called")
+    message: str = Field(default="", description="why it said nothing")
 
 
 class Result(_Record):
@@ -148,6 +161,7 @@ class Result(_Record):
     kernels: dict[str, KernelResult]
     mutants: tuple[Mutant, ...] = ()
     sanitizer: tuple[Sanitizer, ...] = ()
+    engine: tuple[Engine, ...] = ()
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 

@@ -13,8 +13,8 @@ from functools import cached_property
 
 from portkit.apply import apply_edits, blocks_of
 from portkit.git import Store
-from portkit.landing import as_many_places, only_place
 from portkit.model import Edit, Hunk
+from portkit.places import as_many_places, only_place
 from portkit.sides import Alignment, Alignments, Change, Lines, Text, align, telling
 from portkit.syntax import Language
 

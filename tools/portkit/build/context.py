@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO
 
-from portkit import patched
+from portkit import archlists, patched
 from portkit.build import (
     cmakereply,
     environment,
@@ -77,11 +77,15 @@ class Context:
 
     @property
     def version(self) -> str:
-        """The version of the wheel: `0.14.1+cu126.win`."""
+        """The version of the wheel: `0.14.1+cu126.sm86.win`."""
         torch = self.found.target.torch if self.found.target is not None else None
         if torch is None or torch.cuda is None:
             raise BadInput("there is no torch with CUDA to build for", hint="tools/doctor.py")
-        return wheels.local_version(self.pinned.version, torch.cuda, windows=self.machine.windows)
+        cuda, archs = torch.cuda, self.found.archs
+        every = archlists.supported(self.pinned.archs, torch.cuda_release or ())
+        if every and set(every) <= set(archs):
+            archs = ()
+        return wheels.local_version(self.pinned.version, cuda, archs, windows=self.machine.windows)
 
     def environment(self) -> dict[str, str]:
         """The variables the build sets; third-party folders where they are or will be."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from portkit import archlists
 from portkit.build import msvc, surroundings, toolchain
 from portkit.build import target as targets
 from portkit.build.machine import Machine
@@ -291,7 +292,7 @@ def _archs(wanted: Wanted, pinned: Pinned, found: Findings) -> Iterator[Check]:
         found.archs = toolchain.parse_archs(text)
         if found.toolkit is not None:
             toolkit = found.toolkit.toolkit
-            supported = toolchain.supported_archs(pinned.archs, toolkit.version)
+            supported = archlists.supported(pinned.archs, toolkit.version.release)
             toolchain.check_archs(found.archs, toolkit, supported)
     except PortError as error:
         yield fail("architectures", error.message, error.hint)

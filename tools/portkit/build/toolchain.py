@@ -6,12 +6,11 @@ Each choice is a function of what was found, and says why it fell as it did.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from packaging.version import Version
 
-from portkit.archlists import SUPPORTED, ArchList
 from portkit.build.machine import Machine, Memory
 from portkit.cuda.toolkits import Toolkit
 from portkit.errors import BadInput
@@ -69,14 +68,6 @@ def choose_toolkit(found: Sequence[Toolkit], cuda: str, *, asked: Toolkit | None
         hint=f"install the CUDA {cuda} toolkit, or a torch built with one you have; a toolkit of "
         "the same major version is taken when named with --cuda-home",
     )
-
-
-def supported_archs(lists: Iterable[ArchList], cuda: Version) -> tuple[str, ...]:
-    """What upstream's CMake files build for with this toolkit; empty when they do not say."""
-    for one in lists:
-        if one.group == SUPPORTED and one.span.includes((cuda.major, cuda.minor)):
-            return one.archs or ()
-    return ()
 
 
 def parse_archs(text: str) -> tuple[str, ...]:

@@ -56,9 +56,11 @@ def verify(
     """All checks of a wheel.
 
     `pinned` names the files of the patched tree below `vllm/`, with git's ids of their contents;
-    `archs` those the wheel was built for, where that is known.
+    `archs` those the wheel was built for, where that is known; else its version says.
     """
-    checks = [_name(wheel, manifest), _tags(wheel)]
+    named = wheels.local(wheel.version)
+    archs = archs or (named.archs if named is not None else ())
+    checks = [_name(wheel, manifest, archs), _tags(wheel)]
     checks += _contents(wheel, events)
     checks += _metadata(wheel)
     checks += _files(wheel, manifest, pinned)
@@ -66,22 +68,26 @@ def verify(
     return checks
 
 
-def _name(wheel: Wheel, manifest: Manifest) -> Check:
+def _name(wheel: Wheel, manifest: Manifest, archs: Sequence[str]) -> Check:
     release = manifest.tag.removeprefix("v")
-    local = wheel.version.local or ""
+    local = wheels.local(wheel.version)
     if wheel.path.name.partition("-")[0] != "vllm" or wheel.version.public != release:
         return fail(
             "version",
             f"{wheel.path.name} is not of vllm {release}",
             "verify it against the pin it was built from",
         )
-    if wheel.windows and not (
-        local.startswith("cu") and local.endswith(f".{wheels.LOCAL_WINDOWS}")
-    ):
+    if wheel.windows and not (local is not None and local.windows):
         return fail(
             "version",
             f"{wheel.version} does not say its CUDA and that it is for Windows",
-            f"a wheel for Windows is called {release}+cu126.{wheels.LOCAL_WINDOWS}; {_AGAIN}",
+            f"a wheel for Windows is called {release}+cu126.sm86.{wheels.LOCAL_WINDOWS}; {_AGAIN}",
+        )
+    if local is not None and local.archs and set(local.archs) != set(archs):
+        return fail(
+            "version",
+            f"{wheel.version} does not say that it is for {', '.join(archs)}",
+            _AGAIN,
         )
     return ok("version", str(wheel.version))
 
@@ -274,9 +280,8 @@ def _expected(wheel: Wheel) -> tuple[str, str]:
 
 
 def _cuda_major(version: Version) -> int | None:
-    local = (version.local or "").partition(".")[0]
-    digits = local.removeprefix("cu")
-    return int(digits[:2]) if local.startswith("cu") and digits.isdigit() else None
+    local = wheels.local(version)
+    return int(local.cuda.partition(".")[0]) if local is not None else None
 
 
 def _field(data: bytes, name: str) -> list[str]:

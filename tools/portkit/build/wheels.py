@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,9 @@ from wheel.wheelfile import WheelError, WheelFile
 from portkit.errors import BadInput
 
 LOCAL_WINDOWS = "win"
+_LOCAL = re.compile(
+    rf"cu(?P<major>\d\d)(?P<minor>\d)(?P<archs>(\.sm\d+)*)(?P<windows>\.{LOCAL_WINDOWS})?"
+)
 
 # x86_64 is what Linux calls the machine that Windows calls AMD64.
 _MACHINE = re.compile(r"""platform_machine\s*==\s*(?P<q>["'])x86_64(?P=q)""")
@@ -75,12 +78,37 @@ def opened(path: Path) -> Wheel:
     return wheel
 
 
-def local_version(version: str, cuda: str, *, windows: bool) -> str:
-    """`0.14.1+cu126.win`: the release, the CUDA it is built with, and for what; PEP 440."""
+def local_version(version: str, cuda: str, archs: Sequence[str], *, windows: bool) -> str:
+    """`0.14.1+cu126.sm86.win`: the release, its CUDA, its `archs`, and for what; PEP 440.
+
+    A build for every architecture that upstream builds for names none (`archs` is empty).
+    """
     release = Version(version).public
     major, minor = cuda.split(".")[:2]
-    local = f"cu{major}{minor}" + (f".{LOCAL_WINDOWS}" if windows else "")
-    return str(Version(f"{release}+{local}"))
+    parts = [f"cu{major}{minor}", *(f"sm{arch.replace('.', '')}" for arch in archs)]
+    return str(Version(f"{release}+{'.'.join([*parts, *([LOCAL_WINDOWS] if windows else [])])}"))
+
+
+@dataclass(frozen=True)
+class Local:
+    """What the local version of a wheel says; no `archs` stand for all."""
+
+    cuda: str
+    archs: tuple[str, ...]
+    windows: bool
+
+
+def local(version: Version) -> Local | None:
+    """What `local_version` wrote into a version, None where it is another's."""
+    found = _LOCAL.fullmatch(version.local or "")
+    if found is None:
+        return None
+    archs = (part.removeprefix("sm") for part in found["archs"].split(".") if part)
+    return Local(
+        f"{found['major']}.{found['minor']}",
+        tuple(f"{arch[:-1]}.{arch[-1]}" for arch in archs),
+        found["windows"] is not None,
+    )
 
 
 def requirements(metadata: bytes) -> Iterator[Requirement]:

@@ -15,7 +15,8 @@ import tomli
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from portkit.archlists import SUPPORTED, ArchList, arch_lists
+from portkit import archlists
+from portkit.archlists import ArchList, arch_lists
 from portkit.ci.plan import PLAN_FILE, Plan
 from portkit.cmakefile import commands
 from portkit.errors import BadFile
@@ -26,7 +27,11 @@ Kind = Literal["check", "compile", "gpu", "wheel"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # What no compiled module is made of or checked by.
-_UNCOMPILED = ("docs/", "launcher/", "tests/launcher/", "benchmarks/", "patch_series/resolutions/")
+_UNCOMPILED = (
+    *("docs/", "launcher/", "tests/", "benchmarks/", ".ci/", "ci/results/"),
+    *("kernel_tests/cases/", "kernel_tests/references/", "kernel_tests/results/"),
+    *("patch_series/evidence.json", "patch_series/resolutions/", "patch_series/rules/"),
+)
 
 Read = Callable[[str], "bytes | None"]
 
@@ -42,11 +47,7 @@ class Upstream:
 
     def builds(self, toolkit: str, arch: str) -> bool:
         """Whether upstream's CMake takes `arch` with this toolkit."""
-        version = tuple(int(part) for part in toolkit.split("."))
-        return any(
-            one.archs is not None and arch in one.archs and one.span.includes(version)
-            for one in self.archs
-        )
+        return arch in archlists.supported(self.archs, [int(part) for part in toolkit.split(".")])
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,10 @@ def upstream(tag: str, read: Read) -> Upstream:
     if len(torch) != 1 or not torch[0].startswith("=="):
         raise BadFile("pyproject.toml", None, f"vLLM {tag} does not pin one torch to build with")
     lists = arch_lists(commands(_text(read, "CMakeLists.txt").encode()))
-    supported = tuple(one for one in lists if one.group == SUPPORTED)
-    if not supported:
+    if all(one.group != archlists.SUPPORTED for one in lists):
         raise BadFile("CMakeLists.txt", None, f"vLLM {tag} lists no CUDA architectures")
     pythons = SpecifierSet(project["project"]["requires-python"])
-    return Upstream(tag, torch[0].removeprefix("=="), pythons, supported)
+    return Upstream(tag, torch[0].removeprefix("=="), pythons, lists)
 
 
 def _text(read: Read, path: str) -> str:

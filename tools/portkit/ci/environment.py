@@ -1,4 +1,4 @@
-"""The Python of a CI cell: torch for the cell's CUDA toolkit, and what vLLM builds with.
+"""The Python of a CI cell: torch for the cell's CUDA toolkit, what vLLM builds with, the wheel.
 
 uv knows where each build of torch is (`--torch-backend cu126`); pip would take the index's one.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import tomli
 import uv
 
+from portkit.build.wheels import Wheel, local
 from portkit.ci.cells import Read, squeezed
 from portkit.errors import BadInput, Unavailable
 from portkit.model import Event, Events, silent
@@ -42,13 +43,30 @@ def create(
         events(Event(f"making an environment for Python {python}", 0, 2, "steps"))
         _uv("venv", "--seed", "--python", python, str(folder))
         events(Event(f"installing torch for CUDA {toolkit}", 1, 2, "steps"))
-        backend = f"cu{squeezed(toolkit)}"
-        options = ("--python", str(folder), "--torch-backend", backend)
+        options = ("--python", str(folder), "--torch-backend", _backend(toolkit))
         _uv("pip", "install", *options, *needed, *also)
     except Unavailable:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def install(python: Path, wheel: Wheel) -> None:
+    """Install `wheel` into the environment of `python`, with what it requires.
+
+    Raises `BadInput` where the wheel does not say its toolkit, `Unavailable` where uv fails.
+    """
+    built = local(wheel.version)
+    if built is None:
+        raise BadInput(
+            f"{wheel.path.name} does not say its CUDA toolkit", hint="build it with tools/build.py"
+        )
+    backend = _backend(built.cuda)
+    _uv("pip", "install", "--python", str(python), "--torch-backend", backend, str(wheel.path))
+
+
+def _backend(toolkit: str) -> str:
+    return f"cu{squeezed(toolkit)}"
 
 
 def _uv(*arguments: str) -> None:

@@ -6,20 +6,20 @@ and holds only for the contents it was run on; a cell that nobody ran is empty.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from portkit import header, kernelresults
 from portkit.audit.verdict import Verdict
-from portkit.ci.results import CompileResult
+from portkit.ci.results import CompiledUnit, CompileResult
 from portkit.kernelmanifest import Manifest
 from portkit.kernelresults import Result
 from portkit.model import Patch
 
-Outcome = Literal["passed", "failed", "stale"]
-SCHEMA = 1
+Outcome = Literal["passed", "failed", "stale", "part"]
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Cell:
-    """One patch on one architecture; `concerned` is False where the patch has no part in it."""
+    """One patch on one architecture; `concerned` is False where the patch has no part in it.
+
+    `units` is how many the compiler has for it: with none there is nothing to have compiled.
+    """
 
     concerned: bool
+    units: int = 0
     compiled: tuple[Run, ...] = ()
     tested: tuple[Run, ...] = ()
 
@@ -59,6 +63,7 @@ class Status:
     tag: str
     archs: tuple[str, ...]
     rows: tuple[Row, ...]
+    compilers: tuple[str, ...]
     gpus: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -68,71 +73,116 @@ class Status:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was run: results of compile cells and of GPU runs, and the manifest that names both."""
+    """What was run: results of compile cells and of GPU runs, and the manifest that names both.
+
+    It holds for the release `tag` and for the patches of the repository at `root`.
+    """
 
     root: Path
+    tag: str
     manifest: Manifest
     compiled: Sequence[CompileResult]
     tested: Sequence[Result]
 
 
 def status(
-    tag: str,
     archs: Sequence[str],
     patches: Sequence[Patch],
     verdicts: Mapping[str, Verdict],
     evidence: Evidence,
 ) -> Status:
-    """The page of `patches` at the release `tag`; `verdicts` are the audit's, by patch."""
+    """The page of `patches`; `verdicts` are the audit's, by patch."""
     rows = tuple(_row(archs, patch, verdicts[patch.name], evidence) for patch in patches)
     gpus = tuple(sorted({_gpu(result) for result in evidence.tested}))
-    return Status(tag, tuple(archs), rows, gpus)
+    compilers = tuple(sorted({_where(one, one.units) for one in evidence.compiled}))
+    return Status(evidence.tag, tuple(archs), rows, compilers, gpus)
 
 
 def _row(archs: Sequence[str], patch: Patch, verdict: Verdict, evidence: Evidence) -> Row:
     kernels = evidence.manifest.claimed.get(patch.name, ())
     named = header.parse(patch.header).archs
-    cells = {
-        arch: Cell(
+
+    def cell(arch: str) -> Cell:
+        expected = _units(kernels, arch, evidence.manifest)
+        return Cell(
             bool(kernels) and not {"all", "none", arch}.isdisjoint(named),
-            tuple(_compiled(kernels, arch, evidence)),
+            len(expected),
+            tuple(_compiled(expected, arch, evidence)),
             tuple(_tested(kernels, arch, evidence)),
         )
-        for arch in archs
-    }
+
+    cells = {arch: cell(arch) for arch in archs}
     found = (int(verdict.level), verdict.level.word, verdict.evidence or verdict.doubt)
     return Row(patch.name, patch.path, *found, cells)
 
 
-def _compiled(kernels: Sequence[str], arch: str, evidence: Evidence) -> Iterator[Run]:
+def _units(kernels: Sequence[str], arch: str, manifest: Manifest) -> frozenset[tuple[str, str]]:
+    """What has to compile for a patch: kernel and unit."""
+    return frozenset(
+        (name, unit)
+        for name in kernels
+        if manifest.kernels[name].runs_on(arch)
+        for unit in manifest.kernels[name].units
+    )
+
+
+def _compiled(expected: Set[tuple[str, str]], arch: str, evidence: Evidence) -> Iterator[Run]:
     for result in evidence.compiled:
-        units = [one for one in result.units if one.kernel in kernels and one.arch == arch]
+        units = [
+            one for one in result.units if (one.kernel, one.unit) in expected and one.arch == arch
+        ]
         if not units:
             continue
-        where = f"{result.system}, CUDA {result.toolkit}"
-        built = [name for name in kernels if name in result.sources]
-        if any(result.sources[name] != _sources(evidence, name, result.tag) for name in built):
-            yield Run(where, "stale", "run on other contents")
-        elif failed := [unit for unit in units if unit.error]:
+        where = _where(result, units)
+        holding = {
+            one.kernel
+            for one in units
+            if result.sources.get(one.kernel) == _sources(evidence, one.kernel)
+        }
+        failed = [one for one in units if one.error and one.kernel in holding]
+        if failed:
             yield Run(where, "failed", f"{failed[0].unit}: {failed[0].error}")
+        elif any(one.kernel not in holding for one in units):
+            yield Run(where, "stale", "run on other contents")
+        elif len(units) < len(expected):
+            yield Run(where, "part", f"{len(units)} of {_count(len(expected))}")
         else:
-            yield Run(where, "passed", f"{len(units)} units")
+            yield Run(where, "passed", _count(len(units)))
 
 
-def _sources(evidence: Evidence, kernel: str, tag: str) -> str:
-    return kernelresults.sources_key(evidence.root, evidence.manifest.kernels[kernel], tag)
+def _where(result: CompileResult, units: Sequence[CompiledUnit]) -> str:
+    """`linux, CUDA 13.0 (nvcc 13.0.88, g++ 12.2.0)`: of the units, so every compiler is named."""
+    compilers = " and ".join(sorted({one.compiler for one in units}))
+    return f"{result.system}, CUDA {result.toolkit} ({compilers})"
+
+
+def _count(units: int) -> str:
+    return f"{units} unit" if units == 1 else f"{units} units"
+
+
+def _sources(evidence: Evidence, kernel: str) -> str:
+    manifest, root = evidence.manifest, evidence.root
+    return kernelresults.sources_key(root, manifest.kernels[kernel], evidence.tag)
 
 
 def _tested(kernels: Sequence[str], arch: str, evidence: Evidence) -> Iterator[Run]:
-    for result in evidence.tested:
-        ran = {name: result.kernels[name] for name in kernels if name in result.kernels}
-        if result.gpu.capability != arch or not ran:
+    """What GPUs said; of other releases only where there is nothing for this one."""
+    ran = [
+        (result, {name: result.kernels[name] for name in kernels if name in result.kernels})
+        for result in evidence.tested
+        if result.gpu.capability == arch
+    ]
+    now = any(found for result, found in ran if result.tag == evidence.tag)
+    for result, found in ran:
+        if not found or (now and result.tag != evidence.tag):
             continue
-        outcomes = {name: kernel.outcome for name, kernel in ran.items()}
+        outcomes = {name: kernel.outcome for name, kernel in found.items()}
         failed = [name for name, outcome in outcomes.items() if outcome == "failed"]
         passed = [name for name, outcome in outcomes.items() if outcome == "passed"]
         stale = set(kernelresults.stale(evidence.root, evidence.manifest, result))
-        if stale.intersection(ran):
+        if result.tag != evidence.tag:
+            yield Run(_gpu(result), "stale", f"run on {result.tag}")
+        elif stale.intersection(found):
             yield Run(_gpu(result), "stale", "run on other contents")
         elif failed:
             yield Run(_gpu(result), "failed", ", ".join(failed))

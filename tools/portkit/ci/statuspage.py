@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from portkit import pages
 from portkit.ci.status import Cell, Run, Status
 
-MARKS = {"passed": "✓", "failed": "✗", "stale": "?"}
+MARKS = {"failed": "✗", "stale": "?", "part": "◐", "passed": "✓"}  # the worst first
 LEGEND = (
     "Per architecture: C compiled, T tested on a GPU; ✓ passed, ✗ failed, ? run on other contents, "
-    "· not run, an empty cell where the patch compiles to nothing."
+    "◐ some of its units, · not run; no C where nvcc has no unit of it, an empty cell where the "
+    "patch compiles to nothing."
 )
 
 
@@ -24,14 +25,20 @@ def summary(status: Status) -> str:
 
 def mark(cell: Cell) -> str:
     """A cell in a few characters: `C✓ T·`."""
+    return " ".join(f"{letter}{_worst(found)}" for letter, found in columns(cell))
+
+
+def columns(cell: Cell) -> list[tuple[str, tuple[Run, ...]]]:
+    """The letters of a cell, with what ran: none where the patch has no part in it."""
     if not cell.concerned:
-        return ""
-    return f"C{_worst(cell.compiled)} T{_worst(cell.tested)}"
+        return []
+    compiled = [("C", cell.compiled)] if cell.units else []
+    return [*compiled, ("T", cell.tested)]
 
 
 def _worst(runs: tuple[Run, ...]) -> str:
     outcomes = {run.outcome for run in runs}
-    return next((MARKS[one] for one in ("failed", "stale", "passed") if one in outcomes), "·")
+    return next((MARKS[one] for one in MARKS if one in outcomes), "·")
 
 
 def runs(cell: Cell) -> str:
@@ -52,6 +59,7 @@ def _lines(status: Status) -> Iterator[str]:
     yield "[data](status.json)."
     yield ""
     yield summary(status)
+    yield f"Compiled on: {'; '.join(status.compilers) or 'no machine yet'}."
     yield f"Tested on: {'; '.join(status.gpus) or 'no GPU yet'}."
     yield LEGEND
     yield ""
@@ -65,6 +73,6 @@ def _lines(status: Status) -> Iterator[str]:
 def html(status: Status) -> str:
     """The page as one self-contained HTML file."""
     return pages.environment().get_template("status.html.j2").render(
-        status=status, summary=summary(status), legend=LEGEND, mark=mark, runs=runs,
+        status=status, summary=summary(status), legend=LEGEND, columns=columns, runs=runs,
         style=pages.source("report.css"), worst=_worst,
     ) + "\n"  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from portkit import console
+from portkit import archlists, console
 from portkit.build import cmakereply, plan, source, standin, toolchain, units
 from portkit.build.cmakereply import Reply, Unit
 from portkit.build.context import Options
@@ -90,7 +90,7 @@ def _with_stand_ins(build: Builder, given: argparse.Namespace) -> Reply:
     if toolkit is None or not toolkit.nvcc.is_file():
         raise BadInput("no CUDA toolkit was found", hint="install one, or name it: --cuda-home DIR")
     archs = build.found.archs = toolchain.parse_archs(given.archs)
-    supported = toolchain.supported_archs(build.pinned.archs, toolkit.version)
+    supported = archlists.supported(build.pinned.archs, toolkit.version.release)
     toolchain.check_archs(archs, toolkit, supported)
     folder = build.places.work / "stand-ins"
     source.bring(build.store, build.tree, build.pin, folder / "source", build.events)

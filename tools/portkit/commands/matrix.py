@@ -29,7 +29,7 @@ def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:
     pin = pinfile.read(root / pinfile.PIN_FILE)
     with Pristine(pin, upstream=given.upstream, progress=console.progress) as pristine:
         at = matrix.upstream(pin.tag, pristine.read)
-    archs = None if given.changed_since is None else _concerned(plan, root, given.changed_since)
+    archs = _concerned(plan, root, given.changed_since) if given.changed_since else None
     kinds: tuple[Kind, ...] = (given.kind,) if given.kind else KINDS
     found = {kind: matrix.cells(plan, at, kind, archs) for kind in kinds}
     if given.output is not None:
@@ -52,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--changed-since", metavar="REV",
         help="only architectures that the changes since the commit REV concern, by the `Archs` "
-        "field of the patches changed; all of them if anything else was changed that builds use",
+        "field of the patches changed; all of them if anything else was changed that builds use, "
+        "or if REV is empty",
     )  # fmt: skip
     parser.add_argument(
         "--json", action="store_true", help='one line, `{"include": […]}`, for fromJSON'

@@ -71,11 +71,12 @@ def _status(root: Path, upstream: Path | None) -> Status:
         verdicts = {verdict.patch: verdict for verdict in audit.run(patches)}
     evidence = Evidence(
         root,
+        pin.tag,
         kernelmanifest.load(root),
         results.read_all(root),
         tuple(kernelresults.read_all(root).values()),
     )
-    return status(pin.tag, planfile.read(root).architectures, patches, verdicts, evidence)
+    return status(planfile.read(root).architectures, patches, verdicts, evidence)
 
 
 def _recorded_archs(known: Records) -> tuple[str, ...]:

@@ -147,8 +147,8 @@ def compile_unit(
     the closure lacks.
     """
     code = _code(arch)
-    words = (*environment.identity, *flags, *folders, arch)
-    key = hashlib.sha256(_FORMAT + "\n".join((*words, closure.digest)).encode()).hexdigest()
+    words = (*environment.identity, *asked(closure, arch, folders=folders, flags=flags))
+    key = hashlib.sha256(_FORMAT + "\n".join(words).encode()).hexdigest()
     home = Cache.at(cache).path / "nvcc" / key[:2] / key[2:]
     kept = _kept(home, host)
     if kept is not None:
@@ -160,6 +160,13 @@ def compile_unit(
         made = _run(closure, code, environment.toolkit, options, Path(temp), host=host)
     _keep(home, made)
     return made, False
+
+
+def asked(
+    closure: Closure, arch: str, *, folders: Sequence[str], flags: Sequence[str] = COMMON_FLAGS
+) -> tuple[str, ...]:
+    """What a compilation is asked, whatever the machine: the same words, the same question."""
+    return (*flags, *folders, arch, closure.digest)
 
 
 def _code(arch: str) -> str:

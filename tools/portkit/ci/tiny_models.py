@@ -1,10 +1,11 @@
 """Tiny models with random weights and real tokenizers, made on the spot; run by an engine's Python.
 
-    python tiny_models.py FOLDER
+    python tiny_models.py FOLDER [NAME...]
 
 makes `FOLDER/chat` (Qwen2: two layers, hidden size 128, byte-level BPE, chat template with tools)
-and `FOLDER/embedding` (BERT), `FOLDER/lora` (a rank 8 adapter of the chat model).  The seed is
-fixed, so every run makes the same weights and greedy answers can be compared.
+and `FOLDER/embedding` (BERT), `FOLDER/lora` (a rank 8 adapter of the chat model), or those named;
+`wide` is the chat model with eight layers of size 512, for measurements.  The seed is fixed, so
+every run makes the same weights and greedy answers can be compared.
 """
 
 from __future__ import annotations
@@ -69,18 +70,38 @@ def tokenizer(folder: Path) -> Any:
 
 
 def chat(folder: Path) -> None:
-    entries = tokenizer(folder)
-    torch.manual_seed(7)
-    config = transformers.Qwen2Config(
-        vocab_size=512,
+    _qwen2(
+        folder,
         hidden_size=128,
         intermediate_size=256,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        initializer_range=0.4,  # wide: a greedy choice is far from a tie
+    )
+
+
+def wide(folder: Path) -> None:
+    """24 million weights: a step is mostly arithmetic, where one of `chat` is mostly Python."""
+    _qwen2(
+        folder,
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        initializer_range=0.02,
+    )
+
+
+def _qwen2(folder: Path, **sizes: Any) -> None:
+    entries = tokenizer(folder)
+    torch.manual_seed(7)
+    config = transformers.Qwen2Config(
+        **sizes,
+        vocab_size=512,
         max_position_embeddings=2048,
         tie_word_embeddings=False,
-        initializer_range=0.4,  # wide: a greedy choice is far from a tie
         bos_token_id=None,
         eos_token_id=entries.eos_token_id,
         torch_dtype="float32",
@@ -124,5 +145,6 @@ def lora(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for make in (chat, embedding, lora):
-        make(Path(sys.argv[1]) / make.__name__)
+    folder, *names = sys.argv[1:]
+    for name in names or ("chat", "embedding", "lora"):
+        globals()[name](Path(folder) / name)

@@ -1,0 +1,14 @@
+"""The wheel that a CI cell built, installed.  See `install.py --help`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+
+from portkit import console
+from portkit.commands import install
+
+if __name__ == "__main__":
+    sys.exit(console.run(install.main))

@@ -1,0 +1,14 @@
+"""A smoke test of the launcher.  See `smoke.py --help`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+
+from portkit import console
+from portkit.commands import smoke
+
+if __name__ == "__main__":
+    sys.exit(console.run(smoke.main))
