@@ -22,9 +22,9 @@ from benchmarks.peers import Tool, available, ours
 from benchmarks.report import described, machine, table
 from benchmarks.reviews import Judgement, Reviews
 from benchmarks.task import Attempt, Task, Verdict
-from portkit.console import run
-from portkit.rebase import carry_series
-from portkit.upstream import normalise
+from portkit.face.console import run
+from portkit.port.rebase import carry_series
+from portkit.upstream.source import normalise
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
-from portkit.console import uncollected
-from portkit.git import Store
-from portkit.patchfile import format_patch, parse_patch
-from portkit.rebase import Snapshot, carry_series, patches_of
+from portkit.face.console import uncollected
+from portkit.patches.patchfile import format_patch, parse_patch
+from portkit.port.rebase import Snapshot, carry_series, patches_of
+from portkit.upstream.git import Store
 
 
 def main(folder: Path, store: Path, base: str, target: str, repeat: int) -> None:

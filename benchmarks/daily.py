@@ -28,14 +28,14 @@ from benchmarks import synthetic
 from benchmarks.inputs import ROOT, Shipped, Upstream
 from benchmarks.peers import run
 from benchmarks.report import described, machine, table
-from portkit import pin, series
-from portkit.apply import apply_change
-from portkit.console import run as run_command
-from portkit.git import Store, TreeEntry
+from portkit.face.console import run as run_command
 from portkit.model import Patch, Pin
-from portkit.patchfile import format_patch
-from portkit.rebase import Snapshot
-from portkit.series import Entry, Series
+from portkit.patches import pin, series
+from portkit.patches.apply import apply_change
+from portkit.patches.patchfile import format_patch
+from portkit.patches.series import Entry, Series
+from portkit.port.rebase import Snapshot
+from portkit.upstream.git import Store, TreeEntry
 
 SIZES = (100, 300, 1000)
 READ_LIMIT, PUSH_LIMIT = 0.3, 0.5  # seconds the shipped series may take

@@ -8,12 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.task import Task
-from portkit import pin, series
-from portkit.git import Store
+from portkit.carrying.resolutions import SUFFIX, Resolutions
 from portkit.model import Patch, Pin
-from portkit.rebase import Snapshot, carry_series, patches_of
-from portkit.resolutions import SUFFIX, Resolutions
-from portkit.upstream import Cache, normalise, obtain, released_tags, tags_between
+from portkit.patches import pin, series
+from portkit.port.rebase import Snapshot, carry_series, patches_of
+from portkit.upstream.git import Store
+from portkit.upstream.source import Cache, normalise, obtain, released_tags, tags_between
 
 ROOT = Path(__file__).resolve().parents[1]
 TAGS = ("v0.16.0", "v0.17.1", "v0.19.1", "v0.21.0", "v0.26.0", "v0.33.0")

@@ -11,11 +11,11 @@ from benchmarks.peers import Tool, available
 from benchmarks.report import table
 from benchmarks.task import Task, Verdict
 from benchmarks.traps import TRAPS, Files, Trap
-from portkit.apply import change_between
-from portkit.decision import Conflict, Dropped, Landed
-from portkit.git import Store, TreeEntry
+from portkit.carrying.decision import Conflict, Dropped, Landed
 from portkit.model import Patch
-from portkit.rebase import Carried, Snapshot, carry_series
+from portkit.patches.apply import change_between
+from portkit.port.rebase import Carried, Snapshot, carry_series
+from portkit.upstream.git import Store, TreeEntry
 
 
 class Outcome(Enum):

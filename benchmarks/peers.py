@@ -23,12 +23,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.task import Attempt, HunkId, Notes, Task, Verdict, hunk_ids
-from portkit.apply import apply_change
-from portkit.git import Store, TreeEntry, environment, path_from_bytes
+from portkit.carrying.resolutions import Resolutions
 from portkit.model import Patch
-from portkit.patchfile import format_change
-from portkit.rebase import Snapshot, carry_series
-from portkit.resolutions import Resolutions
+from portkit.patches.apply import apply_change
+from portkit.patches.patchfile import format_change
+from portkit.port.rebase import Snapshot, carry_series
+from portkit.upstream.git import Store, TreeEntry, environment, path_from_bytes
 
 Tool = Callable[[Task], Attempt]
 PEAK = Path(__file__).with_name("peak.py")

@@ -22,12 +22,12 @@ from benchmarks.inputs import ROOT, TAGS, Shipped, Upstream, direct, step_by_ste
 from benchmarks.peers import TOOLS, available, ours
 from benchmarks.reviews import AROUND, Opinion, Place, Reviews, dropped, places
 from benchmarks.task import Attempt, Task
-from portkit.apply import diffs
-from portkit.console import run
 from portkit.errors import BadInput
+from portkit.face.console import run
 from portkit.model import Edit, Patch
-from portkit.sides import Text
-from portkit.upstream import normalise
+from portkit.patches.apply import diffs
+from portkit.text.sides import Text
+from portkit.upstream.source import normalise
 
 WIDTH = 88  # columns of one side
 SHOWN = AROUND  # lines of context: all that an opinion depends on

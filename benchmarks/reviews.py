@@ -18,10 +18,10 @@ from pathlib import Path
 import tomli
 
 from benchmarks.task import Attempt, HunkId, Landing, Task, Verdict
-from portkit.apply import diffs, hunks_from_edits
 from portkit.errors import BadFile
 from portkit.model import Edit, Hunk
-from portkit.sides import Text
+from portkit.patches.apply import diffs, hunks_from_edits
+from portkit.text.sides import Text
 
 REVIEWED = Path(__file__).with_name("reviewed.toml")
 AROUND = 10  # lines above and below an edit that must be the same

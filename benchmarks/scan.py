@@ -20,17 +20,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from benchmarks.inputs import ROOT
-from portkit import console
-from portkit.cache import Cache
 from portkit.errors import BadFile
+from portkit.face import console
 from portkit.scan import cover, rules, scanning, silence
 from portkit.scan.entries import entries
 from portkit.scan.judge import area, counts
 from portkit.scan.model import Reason, Tier
 from portkit.scan.scanning import AREAS, Options, Scan
 from portkit.scan.tree import SourceTree
-from portkit.tags import normalise
-from portkit.upstream import obtain
+from portkit.upstream.cache import Cache
+from portkit.upstream.source import obtain
+from portkit.upstream.tags import normalise
 
 REVIEWS = "scan_reviewed*.toml"
 GONE = "not reported any more"

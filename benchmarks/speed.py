@@ -39,9 +39,9 @@ from benchmarks.peers import (
 )
 from benchmarks.report import described, machine, table
 from benchmarks.task import Task
-from portkit.console import run as run_command
-from portkit.patchfile import format_patch
-from portkit.upstream import normalise
+from portkit.face.console import run as run_command
+from portkit.patches.patchfile import format_patch
+from portkit.upstream.source import normalise
 
 STEPS = ("v0.17.0", "v0.23.0")  # an ordinary release, and one that moved a lot
 SIZES = (100, 300, 1000)

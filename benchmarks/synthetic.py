@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import re
 
-from portkit.apply import hunks_from_edits
-from portkit.git import Store
 from portkit.model import Edit, FileChange, Patch, split_lines
-from portkit.rebase import Snapshot
+from portkit.patches.apply import hunks_from_edits
+from portkit.port.rebase import Snapshot
+from portkit.upstream.git import Store
 
 SEED = 20261123
 _STATEMENT = re.compile(rb"( *)(import|from|def|class|return|if|for) .*\n")

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from portkit.apply import apply_change
-from portkit.git import Store
 from portkit.model import Patch
-from portkit.rebase import Snapshot
+from portkit.patches.apply import apply_change
+from portkit.port.rebase import Snapshot
+from portkit.upstream.git import Store
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
-from portkit import console
 from portkit.commands import status
+from portkit.face import console
 
 if __name__ == "__main__":
     sys.exit(console.run(status.main))

@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT)]
 
 from kernel_tests import run as kernel_run  # noqa: E402
-from portkit import console, kernelmanifest  # noqa: E402
 from portkit.errors import Exit  # noqa: E402
+from portkit.face import console  # noqa: E402
+from portkit.kernels import manifest as kernelmanifest  # noqa: E402
 
 
 def main(arguments: Sequence[str]) -> int:

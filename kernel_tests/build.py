@@ -21,7 +21,7 @@ from kernel_tests import bindings
 from kernel_tests.toolchain import Toolchain, gencode, ninja
 from kernel_tests.trees import BRANCH, generated
 from portkit.errors import BadInput, Unavailable
-from portkit.kernelmanifest import Kernel
+from portkit.kernels.manifest import Kernel
 
 PROBES = Path(__file__).parent / "probes"
 _WINDOWS = PROBES / "windows"  # headers of the Windows SDK that a Windows branch includes

@@ -16,15 +16,17 @@ from pathlib import Path
 from kernel_tests import run as kernel_run
 from kernel_tests.compiling import Compiled, Unit, settle, units
 from kernel_tests.trees import open_prepared
-from portkit import archlists, console, kernelresults
-from portkit import pin as pinfile
 from portkit.ci import results
 from portkit.ci.results import CompiledUnit, CompileResult
-from portkit.cmakefile import commands
 from portkit.cuda import nvcc, toolkits, torchheaders
 from portkit.cuda.toolkits import Toolkit
 from portkit.errors import Exit, Unavailable
-from portkit.kernelmanifest import Manifest
+from portkit.face import console
+from portkit.kernels import results as kernelresults
+from portkit.kernels.manifest import Manifest
+from portkit.patches import pin as pinfile
+from portkit.text import archlists
+from portkit.text.cmakefile import commands
 
 
 def main(root: Path, manifest: Manifest, names: Sequence[str], given: argparse.Namespace) -> int:
@@ -79,7 +81,7 @@ def _cmake(root: Path, prepared: Path | None) -> bytes:
     """CMakeLists.txt as upstream has it: of the prepared source, else of the pin."""
     if prepared is not None:
         return (open_prepared(prepared).upstream / "CMakeLists.txt").read_bytes()
-    from portkit.pristine import Pristine  # noqa: PLC0415
+    from portkit.upstream.pristine import Pristine  # noqa: PLC0415
 
     pin = pinfile.read(root / pinfile.PIN_FILE)
     with Pristine(pin, progress=console.progress) as pristine:

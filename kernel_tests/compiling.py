@@ -14,7 +14,7 @@ from kernel_tests.trees import BRANCH, Trees
 from portkit.cuda import nvcc
 from portkit.cuda.includes import Closure, Includes
 from portkit.errors import IntegrityError
-from portkit.kernelmanifest import Manifest
+from portkit.kernels.manifest import Manifest
 from portkit.model import Event, Events
 
 _INCLUDES = ("csrc", "csrc/moe")

@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT)]
 
 from kernel_tests import run as kernel_run  # noqa: E402
-from portkit import kernelmanifest  # noqa: E402
 from portkit.errors import PortError  # noqa: E402
+from portkit.kernels import manifest as kernelmanifest  # noqa: E402
 
 if TYPE_CHECKING:
     from kernel_tests.bench import Bench, Check

@@ -20,8 +20,8 @@ from kernel_tests.build import Builder, Side, patched_side, upstream_alone
 from kernel_tests.engine_child import MODELS
 from kernel_tests.trees import Trees
 from portkit.errors import BadFile
-from portkit.kernelmanifest import Manifest
-from portkit.kernelresults import Engine
+from portkit.kernels.manifest import Manifest
+from portkit.kernels.results import Engine
 
 _SECONDS = 240
 KERNELS = ("fp8_quant", "selective_scan")  # patched, and called by the models below

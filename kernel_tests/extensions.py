@@ -14,7 +14,7 @@ from types import ModuleType
 from kernel_tests.build import Builder, Library, patched_side, upstream_side
 from kernel_tests.trees import Trees
 from portkit.errors import BadInput
-from portkit.kernelmanifest import Kernel, Manifest
+from portkit.kernels.manifest import Kernel, Manifest
 
 _LOADED: set[Path] = set()
 _INSTALLED = ("vllm._C", "vllm._moe_C")

@@ -24,8 +24,8 @@ from kernel_tests.build import Builder, Library, patched_side, upstream_side
 from kernel_tests.extensions import Extensions, saved
 from kernel_tests.trees import Trees, generate
 from portkit.errors import BadFile
-from portkit.kernelmanifest import Manifest
-from portkit.kernelresults import Mutant as Verdict
+from portkit.kernels.manifest import Manifest
+from portkit.kernels.results import Mutant as Verdict
 
 FILE = "kernel_tests/mutants.toml"
 _SECONDS = 150  # for the cases of one mutant; a kernel that never ends is noticed too

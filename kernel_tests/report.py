@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import jinja2
 
-from portkit.kernelmanifest import Manifest
-from portkit.kernelresults import Engine, KernelResult, Result, Sanitizer, Timing, UpstreamTests
+from portkit.kernels.manifest import Manifest
+from portkit.kernels.results import Engine, KernelResult, Result, Sanitizer, Timing, UpstreamTests
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Kernels on {{ r.gpu.name }}</title>

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from portkit.errors import BadInput
-from portkit.kernelmanifest import Manifest
+from portkit.kernels.manifest import Manifest
 
 if TYPE_CHECKING:
     import pytest
@@ -59,7 +59,7 @@ def cache_of(given: Path | None) -> Path:
     """Where objects and libraries are kept."""
     if given is not None:
         return given.absolute()
-    from portkit.cache import Cache  # noqa: PLC0415
+    from portkit.upstream.cache import Cache  # noqa: PLC0415
 
     return Cache.default().path.absolute() / "kernel-tests"
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kernel_tests.extensions import Extensions, given, saved
-from portkit.kernelresults import Sanitizer
+from portkit.kernels.results import Sanitizer
 
 TOOLS = ("memcheck", "racecheck")
 _SUMMARY = re.compile(r"(?:ERROR SUMMARY|RACECHECK SUMMARY): (.*)")

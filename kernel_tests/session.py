@@ -19,11 +19,11 @@ from kernel_tests import run as kernel_run
 from kernel_tests.build import Builder, patched_side
 from kernel_tests.toolchain import with_torch
 from kernel_tests.trees import Trees
-from portkit import console, kernelresults
-from portkit import pin as pinfile
 from portkit.errors import BadInput, Exit, Unavailable
-from portkit.kernelmanifest import Manifest
-from portkit.kernelresults import (
+from portkit.face import console
+from portkit.kernels import results as kernelresults
+from portkit.kernels.manifest import Manifest
+from portkit.kernels.results import (
     Case,
     Gpu,
     KernelResult,
@@ -32,6 +32,7 @@ from portkit.kernelresults import (
     Sanitizer,
     UpstreamTests,
 )
+from portkit.patches import pin as pinfile
 
 
 def main(root: Path, manifest: Manifest, names: Sequence[str], given: argparse.Namespace) -> int:

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from portkit import pin as pinfile
-from portkit import series
 from portkit.errors import BadInput, Unavailable
-from portkit.kernelmanifest import Kernel, Manifest
+from portkit.kernels.manifest import Kernel, Manifest
 from portkit.model import Events, Patch, silent, split_lines
+from portkit.patches import pin as pinfile
+from portkit.patches import series
 
 BRANCH = "PORT_WINDOWS_BRANCH"
 _KEPT = ("csrc/", "tests/", "vllm/", "cmake/", "CMakeLists.txt", "requirements/cuda.txt")
@@ -74,9 +74,9 @@ def prepare(
     """
     # Imported here: a machine without network gets prepared trees and none of the tools' packages.
     try:
-        from portkit import patched  # noqa: PLC0415
-        from portkit.tree import write_checkout  # noqa: PLC0415
-        from portkit.upstream import Cache, obtain  # noqa: PLC0415
+        from portkit.patches import patched  # noqa: PLC0415
+        from portkit.upstream.source import Cache, obtain  # noqa: PLC0415
+        from portkit.upstream.tree import write_checkout  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise Unavailable(
             f"{error.name} is not installed in this Python",

@@ -20,8 +20,8 @@ from xml.etree import ElementTree
 from kernel_tests import partial
 from kernel_tests.build import Builder, Side
 from kernel_tests.trees import Trees
-from portkit.kernelmanifest import Manifest
-from portkit.kernelresults import UpstreamTests
+from portkit.kernels.manifest import Manifest
+from portkit.kernels.results import UpstreamTests
 
 VARIABLE = "KERNEL_TESTS_LIBRARIES"  # a JSON list of libraries, for upstream_plugin
 _AT_ONCE = 6

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from portkit import series
-from portkit.apply import apply_change
 from portkit.errors import Unavailable
-from portkit.git import Store
-from portkit.tree import write_checkout
-from portkit.upstream import Cache, Source, obtain
+from portkit.patches import series
+from portkit.patches.apply import apply_change
+from portkit.upstream.git import Store
+from portkit.upstream.source import Cache, Source, obtain
+from portkit.upstream.tree import write_checkout
 
 ROOT = Path(__file__).resolve().parents[1]
 PINNED_TAG = "v0.14.1"

@@ -12,17 +12,18 @@ from pathlib import Path
 
 from small import HEADER
 
-from portkit import console, patched, series
-from portkit import pin as pinfile
-from portkit.apply import change_between
-from portkit.cache import CACHE_VARIABLE
+from portkit.change.managed import Executable
 from portkit.commands import series as series_command
-from portkit.git import Store, TreeEntry
-from portkit.managed import Executable
+from portkit.face import console
 from portkit.model import Patch, Pin
-from portkit.patchdoc import DOC_FILE, render
-from portkit.patchfile import canonical
-from portkit.series import Entry, Series, name_for
+from portkit.patches import patched, series
+from portkit.patches import pin as pinfile
+from portkit.patches.apply import change_between
+from portkit.patches.patchdoc import DOC_FILE, render
+from portkit.patches.patchfile import canonical
+from portkit.patches.series import Entry, Series, name_for
+from portkit.upstream.cache import CACHE_VARIABLE
+from portkit.upstream.git import Store, TreeEntry
 
 Files = Mapping[str, bytes | None]
 

@@ -7,20 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from portkit import console, patched, series
-from portkit import pin as pinfile
-from portkit.apply import change_between
+from portkit.carrying.decision import HunkResult, Outcome, Rung
+from portkit.carrying.resolutions import Resolutions
+from portkit.carrying.rungs import Pair
 from portkit.commands import refresh
-from portkit.decision import HunkResult, Outcome, Rung
-from portkit.git import Store, TreeEntry, git
+from portkit.face import console
 from portkit.model import Hunk, Patch, Pin
-from portkit.patchdoc import DOC_FILE, render
-from portkit.patchfile import canonical
-from portkit.rebase import Carried, Snapshot, carry_series
-from portkit.resolutions import Resolutions
-from portkit.rungs import Pair
-from portkit.series import Entry, Series, name_for
-from portkit.sides import Text
+from portkit.patches import patched, series
+from portkit.patches import pin as pinfile
+from portkit.patches.apply import change_between
+from portkit.patches.patchdoc import DOC_FILE, render
+from portkit.patches.patchfile import canonical
+from portkit.patches.series import Entry, Series, name_for
+from portkit.port.rebase import Carried, Snapshot, carry_series
+from portkit.text.sides import Text
+from portkit.upstream.git import Store, TreeEntry, git
 
 Files = Mapping[str, str]
 Ours = Mapping[str, str | None]

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from portkit import patchdoc, patched, series
-from portkit import pin as pinfile
-from portkit.apply import change_between
-from portkit.git import Store, TreeEntry, git
 from portkit.model import Patch, Pin
-from portkit.patchfile import canonical
-from portkit.series import Entry, Series, name_for
-from portkit.upstream import obtain
+from portkit.patches import patchdoc, patched, series
+from portkit.patches import pin as pinfile
+from portkit.patches.apply import change_between
+from portkit.patches.patchfile import canonical
+from portkit.patches.series import Entry, Series, name_for
+from portkit.upstream.git import Store, TreeEntry, git
+from portkit.upstream.source import obtain
 
 TAG = "v0.14.1"
 NUMBERED = b"".join(b"line %d\n" % number for number in range(30))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from portkit import console
 from portkit.commands import scan
+from portkit.face import console
 
 if __name__ == "__main__":
     sys.exit(console.run(scan.main))

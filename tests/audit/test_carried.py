@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from portkit import console
 from portkit.commands import refresh
 from portkit.errors import Exit
-from portkit.upstream import Source
+from portkit.face import console
+from portkit.upstream.source import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 

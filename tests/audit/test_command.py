@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from portkit import console, header, kernelmanifest, kernelresults, patchfile, series
 from portkit.audit import auditdoc, records, tested
 from portkit.audit.records import Found, GeneratorRecord, Records, UnitRecord
 from portkit.audit.verdict import Level, Verdict
 from portkit.commands import audit
 from portkit.cuda import toolkits
 from portkit.errors import BadFile, Exit
-from portkit.upstream import Source
+from portkit.face import console
+from portkit.kernels import manifest as kernelmanifest
+from portkit.kernels import results as kernelresults
+from portkit.patches import header, patchfile, series
+from portkit.upstream.source import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from portkit import pin as pinfile
-from portkit import series
 from portkit.audit import dispatch, generators, machine, records
 from portkit.audit.audit import Audit
 from portkit.audit.doubt import Doubt
 from portkit.audit.level2 import SameCode
 from portkit.audit.sources import Sources
 from portkit.audit.verdict import Level, Verdict
-from portkit.cache import Cache
 from portkit.cuda import toolkits
 from portkit.cuda.includes import Includes
 from portkit.cuda.nvcc import Compiled, DoesNotCompile, Environment, compile_unit
-from portkit.git import Store
 from portkit.model import Patch
-from portkit.upstream import Source
+from portkit.patches import pin as pinfile
+from portkit.patches import series
+from portkit.upstream.cache import Cache
+from portkit.upstream.git import Store
+from portkit.upstream.source import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_gxx = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")

@@ -12,9 +12,9 @@ from portkit.audit.doubt import Doubt
 from portkit.audit.level2 import SameCode, Undecided
 from portkit.audit.records import Records
 from portkit.audit.units import Unit, Units
-from portkit.cache import Cache
 from portkit.cuda import toolkits
 from portkit.cuda.nvcc import Environment
+from portkit.upstream.cache import Cache
 
 TOOLKIT = toolkits.first()
 needs_nvcc = pytest.mark.skipif(

@@ -8,11 +8,11 @@ import pytest
 
 from portkit.audit import machine
 from portkit.audit.doubt import Doubt
-from portkit.cache import Cache
 from portkit.cuda import nvcc, toolkits
 from portkit.cuda.includes import Closure
 from portkit.cuda.nvcc import Compiled, DoesNotCompile, Environment, compile_unit
 from portkit.errors import BadInput, IntegrityError
+from portkit.upstream.cache import Cache
 
 TOOLKIT = toolkits.first()
 needs_nvcc = pytest.mark.skipif(

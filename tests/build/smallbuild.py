@@ -16,8 +16,8 @@ from pathlib import Path
 from desk import Desk, Said
 from recorded import toolkit
 
-from portkit import console
 from portkit.commands import build
+from portkit.face import console
 
 SETUP = b"""\
 import os, subprocess, sys

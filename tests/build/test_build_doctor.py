@@ -11,7 +11,6 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from recorded import GIB, TARGET, Variables, WindowsDesktop, parsed_set, toolkit
 
-from portkit import console
 from portkit.build import environment, examine, health
 from portkit.build.examine import Findings, Wanted
 from portkit.build.machine import Memory
@@ -19,6 +18,7 @@ from portkit.build.pinned import Pinned
 from portkit.build.words import Check, Status
 from portkit.commands import doctor
 from portkit.errors import BadInput
+from portkit.face import console
 from portkit.model import Pin
 
 FILES = {

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import read
 
-from portkit import console
 from portkit.build import health
 from portkit.build.catalogue import catalogue, recognise, render
 from portkit.build.failure import failures
 from portkit.build.words import Status
+from portkit.face import console
 
 COMMAND = (
     r"C:\PROGRA~1\NVIDIA~2\CUDA\v12.6\bin\nvcc.exe -forward-unknown-to-host-compiler -x cu "

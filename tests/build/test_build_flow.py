@@ -13,8 +13,8 @@ import pytest
 from smallbuild import PATCHED, SmallBuild, said
 
 from portkit.build.plan import STAGES
-from portkit.cache import CACHE_VARIABLE
 from portkit.commands import building
+from portkit.upstream.cache import CACHE_VARIABLE
 
 pytestmark = pytest.mark.skipif(
     os.name == "nt" or shutil.which("c++") is None, reason="needs a C++ compiler on PATH"

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from portkit import console, series
 from portkit.commands import build
 from portkit.cuda import toolkits
-from portkit.git import Store
+from portkit.face import console
+from portkit.patches import series
+from portkit.upstream.git import Store
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or toolkits.first() is None,

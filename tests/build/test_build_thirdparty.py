@@ -12,9 +12,9 @@ from portkit.build import thirdparty
 from portkit.build.pinned import Pinned
 from portkit.build.thirdparty import Dependency
 from portkit.errors import BadInput, Unavailable
-from portkit.git import Store, git
 from portkit.model import Patch, Pin
-from portkit.upstream import Source
+from portkit.upstream.git import Store, git
+from portkit.upstream.source import Source
 
 PIN = Pin("https://upstream.invalid/vllm", "v1.0.0", "0" * 40, None, "0" * 40, "0" * 40)
 HEADER = b"#pragma once\r\nint tiny();\r\n"

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded import GIB, WindowsDesktop, parsed_set, read, toolkit
 
-from portkit import archlists
-from portkit.archlists import arch_lists
 from portkit.build import msvc, toolchain
 from portkit.build.machine import Memory
-from portkit.cmakefile import commands
 from portkit.cuda.toolkits import Toolkit
 from portkit.errors import BadInput, Unavailable
+from portkit.text import archlists
+from portkit.text.archlists import arch_lists
+from portkit.text.cmakefile import commands
 
 CMAKE = b"""
 if(DEFINED CMAKE_CUDA_COMPILER_VERSION AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13.0)

@@ -16,15 +16,15 @@ from packaging.version import Version
 from pe import dll
 from recorded import DATA
 
-from portkit import console
-from portkit import pin as pinfile
 from portkit.build import binary, manifest, verify, wheels
 from portkit.build.manifest import Manifest
 from portkit.build.wheels import Wheel
 from portkit.build.words import Check, Status
 from portkit.commands import build
 from portkit.errors import BadInput
-from portkit.git import Store, blob_id
+from portkit.face import console
+from portkit.patches import pin as pinfile
+from portkit.upstream.git import Store, blob_id
 
 NAME = "vllm-0.14.1+cu126.win-cp38-abi3-win_amd64.whl"
 INFO = "vllm-0.14.1+cu126.win.dist-info"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from portkit import console
 from portkit.build import wheels
 from portkit.commands import install
 from portkit.errors import Exit
+from portkit.face import console
 
 VERSION = "0.14.1+cu130.sm90"
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from portkit import series
 from portkit.ci import cells as matrix
 from portkit.ci import plan as planfile
 from portkit.ci.cells import KINDS, Kind, Upstream
 from portkit.ci.plan import Plan
 from portkit.commands import matrix as command
 from portkit.errors import BadFile
-from portkit.git import Store
-from portkit.upstream import Source
+from portkit.patches import series
+from portkit.upstream.git import Store
+from portkit.upstream.source import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,7 +93,7 @@ def test_pythons_that_the_pin_does_not_take_are_left_out(
         (["patch_series/kernels/csrc/quantization/gptq_allspark/allspark_qgemm_w8a16.cu.patch"],
          ["8.0", "8.6", "8.9"]),
         (["patch_series/runtime/vllm/utils/network_utils.py.patch", "docs/patches.md"], []),
-        (["tools/portkit/apply.py"], "all"),
+        (["tools/portkit/patches/apply.py"], "all"),
         (["upstream_pin.txt", "README.md"], "all"),
         (["patch_series/kernels/csrc/gone.cu.patch"], "all"),
         (["README.md", "launcher/server.py", "tests/serving/test_running.py"], []),

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from small import Repository, repository
 
-from portkit import console
 from portkit.ci.proposal import LONGEST_BODY, proposal
 from portkit.commands import port
 from portkit.errors import Exit
-from portkit.git import git
-from portkit.upstream import CACHE_VARIABLE
+from portkit.face import console
+from portkit.upstream.git import git
+from portkit.upstream.source import CACHE_VARIABLE
 
 SETUP = "import sys\n\nsetup()\n"
 CONF = "import os\n\n\ndef start():\n    return os.fork()\n"

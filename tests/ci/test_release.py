@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from portkit import console, series
 from portkit.commands import release
 from portkit.errors import Exit
+from portkit.face import console
+from portkit.patches import series
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = (

@@ -8,16 +8,18 @@ from pathlib import Path
 import html5lib
 import pytest
 
-from portkit import kernelmanifest, kernelresults, series
 from portkit.audit import tested
 from portkit.audit.verdict import Level, Verdict
 from portkit.ci import results, statuspage
 from portkit.ci.results import CompiledUnit, CompileResult
 from portkit.ci.status import Evidence, Status, status
 from portkit.errors import BadFile
-from portkit.kernelmanifest import Manifest
-from portkit.kernelresults import Case, Gpu, KernelResult, Result
+from portkit.kernels import manifest as kernelmanifest
+from portkit.kernels import results as kernelresults
+from portkit.kernels.manifest import Manifest
+from portkit.kernels.results import Case, Gpu, KernelResult, Result
 from portkit.model import Patch
+from portkit.patches import series
 
 ROOT = Path(__file__).resolve().parents[2]
 TAG = "v0.14.1"

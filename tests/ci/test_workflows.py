@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from portkit.upstream import Cache
+from portkit.upstream.source import Cache
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

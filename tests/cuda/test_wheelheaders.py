@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from portkit.cache import Cache
 from portkit.cuda import torchheaders, wheelheaders
 from portkit.cuda.wheelheaders import Wanted, obtain
 from portkit.errors import BadInput, IntegrityError, Unavailable
-from portkit.index import Index
+from portkit.upstream.cache import Cache
+from portkit.upstream.index import Index
 
 NAME = "torch-2.9.1-cp312-cp312-manylinux_2_28_x86_64.whl"
 HEADERS = {f"torch/include/c10/h{number}.h": f"int {number};\n".encode() for number in range(40)}

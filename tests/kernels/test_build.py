@@ -9,7 +9,7 @@ import pytest
 from kernel_tests.build import Builder, patched_side, upstream_side
 from kernel_tests.toolchain import Toolchain, gencode
 from portkit.errors import Unavailable
-from portkit.kernelmanifest import Kernel
+from portkit.kernels.manifest import Kernel
 
 KERNEL = Kernel(about="", patches=("p",), sources=("csrc/a.cu", "csrc/b.cu"), cases="test_a.py")
 

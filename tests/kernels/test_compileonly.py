@@ -19,7 +19,7 @@ from portkit.ci.results import CompiledUnit, CompileResult
 from portkit.cuda import toolkits
 from portkit.cuda.nvcc import Environment
 from portkit.cuda.toolkits import Toolkit
-from portkit.kernelmanifest import Kernel, Manifest
+from portkit.kernels.manifest import Kernel, Manifest
 from portkit.model import silent
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from kernel_tests import bindings, mutants, run, trees
-from portkit import kernelmanifest, lint, series
 from portkit.errors import BadFile, BadInput
+from portkit.kernels import manifest as kernelmanifest
+from portkit.patches import series
+from portkit.stack import lint
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = kernelmanifest.load(ROOT)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from kernel_tests import report, sanitizer, session, upstream_tests
-from portkit import kernelmanifest, kernelresults, series
 from portkit.audit import tested
 from portkit.errors import BadFile, BadInput
-from portkit.kernelresults import (
+from portkit.kernels import manifest as kernelmanifest
+from portkit.kernels import results as kernelresults
+from portkit.kernels.results import (
     Case,
     Gpu,
     KernelResult,
@@ -24,6 +25,7 @@ from portkit.kernelresults import (
     Timing,
     UpstreamTests,
 )
+from portkit.patches import series
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = kernelmanifest.load(ROOT)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kernel_tests import run, trees
-from portkit import kernelmanifest
 from portkit.errors import BadInput
+from portkit.kernels import manifest as kernelmanifest
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,7 @@ from portkit.scan.model import Language
 from portkit.scan.python_reach import reach_of
 from portkit.scan.rules import Rules, load
 from portkit.scan.tree import SourceTree
-from portkit.upstream import Cache, obtain
+from portkit.upstream.source import Cache, obtain
 
 RULES = load(Path(__file__).resolve().parents[2])
 pytestmark = pytest.mark.upstream

@@ -13,14 +13,15 @@ import pytest
 from desk import Desk
 from scantree import CMAKE, FILES, ROOT, RULES, scanned
 
-from portkit import console, series
-from portkit.cache import CACHE_VARIABLE
 from portkit.commands import scan
 from portkit.errors import Exit
+from portkit.face import console
+from portkit.patches import series
 from portkit.scan import page, sarif, text
 from portkit.scan.entries import entries
 from portkit.scan.model import Reason
 from portkit.scan.silence import Silence
+from portkit.upstream.cache import CACHE_VARIABLE
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from portkit import porting
-from portkit.git import Store
+from portkit.port import porting
 from portkit.scan import cover, rules, scanning, silence
 from portkit.scan.model import Reason, Stage
 from portkit.scan.scanning import Options, Scan
 from portkit.scan.tree import SourceTree
-from portkit.upstream import Source
+from portkit.upstream.git import Store
+from portkit.upstream.source import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scantree import CMAKE, FILES, RULES, scanned
 
-from portkit.apply import change_between, diff
 from portkit.errors import BadFile
 from portkit.model import Patch
+from portkit.patches.apply import change_between, diff
 from portkit.scan import cover, rules, scanning, silence, ternary
 from portkit.scan.built import Build
 from portkit.scan.code import Code

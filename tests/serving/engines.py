@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from portkit.ci import smoke
 from portkit.ci.served import Answer, ServerProcess
-from portkit.upstream import Cache
+from portkit.upstream.source import Cache
 
 __all__ = ["Answer", "ServerProcess"]  # for the tests that use the fixtures
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from launcher import compat
-from portkit.git import Store
-from portkit.upstream import Source
+from portkit.upstream.git import Store
+from portkit.upstream.source import Source
 
 TAGS = ("v0.14.1", "v0.16.0", "v0.17.1", "v0.21.0", "v0.26.0", "v0.33.0")
 OURS = ast.parse((Path(compat.__file__).parent / "engine.py").read_bytes())

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from portkit import header
 from portkit.audit import generators, level1
 from portkit.audit.doubt import Doubt
 from portkit.audit.level2 import ARCHS, SameCode, Undecided
 from portkit.audit.sources import Sources
 from portkit.audit.verdict import Level, Verdict
 from portkit.model import Event, Events, Patch, silent
-from portkit.syntax import Language, language_of
+from portkit.patches import header
+from portkit.text.syntax import Language, language_of
 
 Tested = Callable[[Patch], str]  # what GPU results say of a patch; "" where there are none
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from portkit import durable
 from portkit.audit.verdict import Level, Verdict
+from portkit.change import durable
 from portkit.errors import BadFile
 
 FILE = "docs/audit.md"

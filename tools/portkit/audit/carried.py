@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from portkit.audit import level1
 from portkit.audit.doubt import Doubt
-from portkit.git import Store
-from portkit.rebase import Carried
+from portkit.port.rebase import Carried
+from portkit.upstream.git import Store
 
 
 @dataclass(frozen=True)

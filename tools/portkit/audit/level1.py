@@ -6,7 +6,7 @@ from portkit.audit import cmakefold, markers, pyfold
 from portkit.audit.conditionals import NOT_WINDOWS, fold
 from portkit.audit.doubt import Doubt
 from portkit.cuda.includes import Read
-from portkit.syntax import Language, language_of
+from portkit.text.syntax import Language, language_of
 
 
 def compare(path: str, upstream: bytes, patched: bytes, read: Read) -> str:

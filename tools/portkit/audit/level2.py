@@ -24,7 +24,6 @@ from portkit.audit.records import (
     UnitRecord,
 )
 from portkit.audit.units import FOLDERS, Unit, Units
-from portkit.cache import Cache
 from portkit.cuda.includes import Closure, Read
 from portkit.cuda.nvcc import (
     COMMON_FLAGS,
@@ -35,6 +34,7 @@ from portkit.cuda.nvcc import (
 )
 from portkit.errors import Unavailable
 from portkit.model import Event, Events, silent
+from portkit.upstream.cache import Cache
 
 # What upstream builds for with CUDA 13 (CUDA_SUPPORTED_ARCHS in CMakeLists.txt).
 ARCHS = ("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "11.0", "12.0")

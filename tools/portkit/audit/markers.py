@@ -10,7 +10,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
 from portkit.audit.doubt import Doubt
-from portkit.requirements import logical_lines
+from portkit.text.requirements import logical_lines
 
 _COMMENT = re.compile(r"(^|\s)#.*")
 _REQUIRES_PYTHON = re.compile(rb'^requires-python\s*=\s*"([^"]+)"', re.MULTILINE)

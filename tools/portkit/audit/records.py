@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from portkit import durable
+from portkit.change import durable
 from portkit.errors import BadFile
-from portkit.patchfile import SERIES_FOLDER
+from portkit.patches.patchfile import SERIES_FOLDER
 
 FILE = f"{SERIES_FOLDER}/evidence.json"
 _HINT = "restore it from version control, or delete it and run tools/audit.py --record"

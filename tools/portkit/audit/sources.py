@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from portkit.apply import DoesNotApply, apply_change
 from portkit.errors import IntegrityError
-from portkit.git import Store
 from portkit.model import Patch
+from portkit.patches.apply import DoesNotApply, apply_change
+from portkit.upstream.git import Store
 
 
 class Sources:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from portkit import kernelmanifest, kernelresults
+from portkit.kernels import manifest as kernelmanifest
+from portkit.kernels import results as kernelresults
 from portkit.model import Patch
 
 

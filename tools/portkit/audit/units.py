@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from portkit.cmakefile import commands
 from portkit.cuda.includes import Closure, Includes, Read
+from portkit.text.cmakefile import commands
 
 FOLDERS = ("csrc",)  # include folders of the tree (CMakeLists.txt: INCLUDE_DIRECTORIES)
 _SOURCES = (".cu", ".cpp", ".cc")

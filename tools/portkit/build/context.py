@@ -8,7 +8,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO
 
-from portkit import archlists, patched
 from portkit.build import (
     cmakereply,
     environment,
@@ -31,9 +30,11 @@ from portkit.build.setupscript import CMakeSteps, Step
 from portkit.build.thirdparty import Provided
 from portkit.build.words import Check, failed
 from portkit.errors import BadInput, BuildFailed, IntegrityError
-from portkit.git import Store
 from portkit.model import Event, Events, Patch, Pin, silent
-from portkit.series import Series
+from portkit.patches import patched
+from portkit.patches.series import Series
+from portkit.text import archlists
+from portkit.upstream.git import Store
 
 # What changes a configured build, beside the commands of setup.py themselves.
 _CONFIGURING = (

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from portkit import archlists
 from portkit.build import msvc, surroundings, toolchain
 from portkit.build import target as targets
 from portkit.build.machine import Machine
@@ -21,6 +20,7 @@ from portkit.build.words import Check, fail, info, ok, warn
 from portkit.cuda import toolkits
 from portkit.cuda.toolkits import Toolkit
 from portkit.errors import PortError
+from portkit.text import archlists
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ import tomli
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from portkit import archlists
-from portkit.archlists import ArchList
 from portkit.build import thirdparty
 from portkit.build.thirdparty import Dependency
-from portkit.cmakefile import commands
 from portkit.cuda.torchheaders import REQUIREMENTS, pinned_torch
-from portkit.git import Store
 from portkit.model import Pin
+from portkit.text import archlists
+from portkit.text.archlists import ArchList
+from portkit.text.cmakefile import commands
+from portkit.upstream.git import Store
 
 PACKAGE = "vllm/"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from portkit import durable
+from portkit.change import durable
 from portkit.errors import BadInput
 
 STATE_FILE = "state.json"

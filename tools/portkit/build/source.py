@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from portkit import durable
+from portkit.change import durable
 from portkit.errors import Unavailable
-from portkit.git import Store, TreeEntry, blob_id
 from portkit.model import Event, Events, Pin, silent
-from portkit.tree import GITLINK, long_path, write_checkout
+from portkit.upstream.git import Store, TreeEntry, blob_id
+from portkit.upstream.tree import GITLINK, long_path, write_checkout
 
 _EGG_INFO = "vllm.egg-info/SOURCES.txt"
 _TREE = ".portkit-tree"  # which tree the folder was brought to

@@ -28,7 +28,7 @@ from portkit.build.setupscript import Step
 from portkit.build.words import Check, failed
 from portkit.errors import BuildFailed
 from portkit.model import Event
-from portkit.tree import long_path
+from portkit.upstream.tree import long_path
 
 
 @dataclass(frozen=True)

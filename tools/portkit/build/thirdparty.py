@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from portkit import durable
-from portkit.apply import apply_change
-from portkit.cmakefile import Command, commands
+from portkit.change import durable
 from portkit.errors import BadInput, Unavailable
-from portkit.facts import resolved
-from portkit.git import git
 from portkit.model import Event, Events, Patch, silent
-from portkit.tree import long_path
+from portkit.patches.apply import apply_change
+from portkit.port.facts import resolved
+from portkit.text.cmakefile import Command, commands
+from portkit.upstream.git import git
+from portkit.upstream.tree import long_path
 
 _FILES = re.compile(r"CMakeLists\.txt|cmake/external_projects/[^/]+\.cmake")
 _VARIABLE = re.compile(r"\$(?:ENV)?\{(\w+)\}")

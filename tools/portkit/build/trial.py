@@ -15,7 +15,7 @@ from portkit.build.machine import Machine
 from portkit.build.target import Target
 from portkit.build.words import Check, fail, ok, some, warn
 from portkit.errors import Unavailable
-from portkit.tree import long_path
+from portkit.upstream.tree import long_path
 
 # What a compiled module says on a machine without NVIDIA's driver.
 _NO_DRIVER = ("libcuda.so.1", "nvcuda.dll")

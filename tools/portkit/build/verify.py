@@ -14,8 +14,8 @@ from portkit.build import binary, wheels
 from portkit.build.manifest import Manifest, is_compiled, stem
 from portkit.build.wheels import Wheel
 from portkit.build.words import Check, fail, ok, some, warn
-from portkit.git import blob_id
 from portkit.model import Event, Events, silent
+from portkit.upstream.git import blob_id
 
 _AGAIN = "build the wheel again: tools/build.py --from post-build"
 # Projects without anything for Windows; where pip finds a file all the same, it does not work.

@@ -15,13 +15,13 @@ import tomli
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from portkit import archlists
-from portkit.archlists import ArchList, arch_lists
 from portkit.ci.plan import PLAN_FILE, Plan
-from portkit.cmakefile import commands
 from portkit.errors import BadFile
-from portkit.header import parse
 from portkit.model import Patch
+from portkit.patches.header import parse
+from portkit.text import archlists
+from portkit.text.archlists import ArchList, arch_lists
+from portkit.text.cmakefile import commands
 
 Kind = Literal["check", "compile", "gpu", "wheel"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

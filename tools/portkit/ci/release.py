@@ -7,10 +7,10 @@ from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from portkit.archive import describe
 from portkit.build.wheels import Local, local
 from portkit.errors import BadInput
 from portkit.model import Pin
+from portkit.upstream.archive import describe
 
 SUMS = "SHA256SUMS"
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from portkit import durable
+from portkit.change import durable
 from portkit.errors import BadFile
 
 FOLDER = "ci/results"

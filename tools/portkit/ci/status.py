@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from portkit import header, kernelresults
 from portkit.audit.verdict import Verdict
 from portkit.ci.results import CompiledUnit, CompileResult
-from portkit.kernelmanifest import Manifest
-from portkit.kernelresults import Result
+from portkit.kernels import results as kernelresults
+from portkit.kernels.manifest import Manifest
+from portkit.kernels.results import Result
 from portkit.model import Patch
+from portkit.patches import header
 
 Outcome = Literal["passed", "failed", "stale", "part"]
 SCHEMA = 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from portkit import pages
 from portkit.ci.status import Cell, Run, Status
+from portkit.face import pages
 
 MARKS = {"failed": "✗", "stale": "?", "part": "◐", "passed": "✓"}  # the worst first
 LEGEND = (

@@ -23,10 +23,10 @@ import pooch
 import requests
 
 from portkit.ci.plan import Plan, Redist, Toolkit, Wheels
-from portkit.diffparse import unsafe_path
 from portkit.errors import BadInput, IntegrityError, Unavailable
-from portkit.index import serving
 from portkit.model import Event, Events, silent
+from portkit.patches.diffparse import unsafe_path
+from portkit.upstream.index import serving
 
 _TIMEOUT = (15.0, 60.0)  # seconds to connect, seconds without a byte
 _PLATFORMS = {"linux": "linux-x86_64", "win32": "windows-x86_64"}

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from portkit import console, patched, series
-from portkit import pin as pinfile
 from portkit.build.source import packaging_files
 from portkit.errors import Exit
-from portkit.tree import write_checkout
-from portkit.upstream import Cache, obtain
+from portkit.face import console
+from portkit.patches import patched, series
+from portkit.patches import pin as pinfile
+from portkit.upstream.source import Cache, obtain
+from portkit.upstream.tree import write_checkout
 
 
 def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from portkit import console, series
-from portkit import pin as pinfile
 from portkit.audit import auditdoc, records, tested
 from portkit.audit.audit import Audit, no_results
 from portkit.audit.level2 import ARCHS, SameCode
@@ -24,8 +22,11 @@ from portkit.cuda import nvcc, toolkits, torchheaders
 from portkit.cuda.includes import Read
 from portkit.cuda.nvcc import Environment
 from portkit.errors import BadInput, Exit, Unavailable
+from portkit.face import console
 from portkit.model import Events, Patch
-from portkit.pristine import Pristine
+from portkit.patches import pin as pinfile
+from portkit.patches import series
+from portkit.upstream.pristine import Pristine
 
 _DESCRIPTION = """\
 Prove that the series changes nothing where the system is not Windows, and say how each patch was

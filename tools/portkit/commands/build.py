@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from portkit import console
 from portkit.build import plan, preview
 from portkit.build.context import Options
 from portkit.build.environment import shown_environment
@@ -28,7 +27,8 @@ from portkit.commands.building import (
     wanted_of,
 )
 from portkit.errors import BuildFailed, Exit
-from portkit.tree import long_path
+from portkit.face import console
+from portkit.upstream.tree import long_path
 
 _EXAMPLE = """\
 stages, each with its log in the work folder's logs/:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from portkit import console, patched, series
-from portkit import pin as pinfile
 from portkit.build import cmakereply, manifest, plan, verify, wheels
 from portkit.build.machine import Machine
 from portkit.build.pinned import package_files
@@ -19,7 +17,10 @@ from portkit.commands.building import (
     wanted_of,
 )
 from portkit.errors import BadInput, Exit
-from portkit.pristine import Pristine
+from portkit.face import console
+from portkit.patches import patched, series
+from portkit.patches import pin as pinfile
+from portkit.upstream.pristine import Pristine
 
 
 def main(arguments: Sequence[str], root: Path, machine: Machine) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from portkit import archlists, console
 from portkit.build import cmakereply, plan, source, standin, toolchain, units
 from portkit.build.cmakereply import Reply, Unit
 from portkit.build.context import Options
@@ -18,6 +17,8 @@ from portkit.commands.building import add_wanted, builder, held, wanted_of
 from portkit.cuda import toolkits
 from portkit.cuda.toolkits import Toolkit
 from portkit.errors import BadInput, Exit
+from portkit.face import console
+from portkit.text import archlists
 
 _WORK = "work/units"  # apart from a build, which other architectures would configure anew
 

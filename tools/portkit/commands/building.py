@@ -10,8 +10,6 @@ from typing import Any
 
 import filelock
 
-from portkit import console, series
-from portkit import pin as pinfile
 from portkit.build.context import Options
 from portkit.build.examine import Wanted
 from portkit.build.machine import Machine
@@ -19,8 +17,11 @@ from portkit.build.plan import STATE_FILE, State
 from portkit.build.stages import Builder
 from portkit.build.words import Check, Status
 from portkit.errors import Busy
+from portkit.face import console
 from portkit.model import Events
-from portkit.pristine import Pristine
+from portkit.patches import pin as pinfile
+from portkit.patches import series
+from portkit.upstream.pristine import Pristine
 
 WORK = "work/build"
 

@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from portkit import console, patched, series
-from portkit import pin as pinfile
 from portkit.build import catalogue, examine, health, kvcache
 from portkit.build.examine import Findings
 from portkit.build.machine import Machine
@@ -16,7 +14,10 @@ from portkit.build.toolchain import GIB
 from portkit.build.words import Check, failed
 from portkit.commands.building import add_wanted, checks_as_json, print_checks, wanted_of
 from portkit.errors import BadInput, Exit
-from portkit.pristine import Pristine
+from portkit.face import console
+from portkit.patches import patched, series
+from portkit.patches import pin as pinfile
+from portkit.upstream.pristine import Pristine
 
 _EXAMPLE = """\
 examples:

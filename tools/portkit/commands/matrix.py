@@ -9,16 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from portkit import console, series
-from portkit import pin as pinfile
 from portkit.ci import cells as matrix
 from portkit.ci import plan as planfile
 from portkit.ci.cells import KINDS, Cell, Kind, Upstream
 from portkit.ci.plan import Plan
 from portkit.errors import Exit
-from portkit.git import git
-from portkit.patchfile import SERIES_FOLDER
-from portkit.pristine import Pristine
+from portkit.face import console
+from portkit.patches import pin as pinfile
+from portkit.patches import series
+from portkit.patches.patchfile import SERIES_FOLDER
+from portkit.upstream.git import git
+from portkit.upstream.pristine import Pristine
 
 
 def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:

@@ -11,12 +11,12 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from portkit import console
-from portkit import pin as pinfile
 from portkit.ci.proposal import Proposal, proposal
 from portkit.commands import refresh
 from portkit.errors import Busy, Exit, Unavailable
-from portkit.git import git
+from portkit.face import console
+from portkit.patches import pin as pinfile
+from portkit.upstream.git import git
 
 REPORTS = "docs/ports"
 

@@ -16,21 +16,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from portkit import console, git, porting, report
-from portkit.cache import Cache
-from portkit.conflictfile import leftovers
-from portkit.decision import Rung
+from portkit.carrying.decision import Rung
+from portkit.change.journal import Journal, fingerprint
+from portkit.change.managed import sentence_of
 from portkit.errors import BadInput, Busy, Exit, IntegrityError
-from portkit.facts import facts
-from portkit.journal import Journal, fingerprint
-from portkit.managed import sentence_of
-from portkit.porting import Answers, Plan, Start
-from portkit.rebase import Story
-from portkit.report import Report
-from portkit.report_model import ScanReport
-from portkit.session import WORK_FOLDER, Session, State, now
-from portkit.tags import normalise
-from portkit.upstream import released_tags
+from portkit.face import console
+from portkit.port import porting
+from portkit.port.conflictfile import leftovers
+from portkit.port.facts import facts
+from portkit.port.porting import Answers, Plan, Start
+from portkit.port.rebase import Story
+from portkit.port.session import WORK_FOLDER, Session, State, now
+from portkit.report import report
+from portkit.report.model import ScanReport
+from portkit.report.report import Report
+from portkit.upstream import git
+from portkit.upstream.cache import Cache
+from portkit.upstream.source import released_tags
+from portkit.upstream.tags import normalise
 
 if TYPE_CHECKING:
     from portkit.audit.carried import Audited

@@ -6,10 +6,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from portkit import console, series
-from portkit import pin as pinfile
 from portkit.ci import release
 from portkit.errors import Exit, Unavailable
+from portkit.face import console
+from portkit.patches import pin as pinfile
+from portkit.patches import series
 
 
 def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:

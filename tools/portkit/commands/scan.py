@@ -9,19 +9,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from portkit import console, porting
-from portkit import pin as pinfile
-from portkit.cache import Cache
 from portkit.commands.workbench import AUTHOR, bench, today
 from portkit.errors import BadInput, Exit, Unavailable
+from portkit.face import console
 from portkit.model import Events
+from portkit.patches import pin as pinfile
+from portkit.port import porting
 from portkit.scan import cover, fixing, page, rules, sarif, scanning, silence, text
 from portkit.scan.cover import Cover
 from portkit.scan.rules import Rule, Rules
 from portkit.scan.scanning import AREAS, Options, Scan
 from portkit.scan.tree import SourceTree
-from portkit.tags import normalise
-from portkit.upstream import obtain
+from portkit.upstream.cache import Cache
+from portkit.upstream.source import obtain
+from portkit.upstream.tags import normalise
 
 _EXAMPLES = """\
 examples:

@@ -11,7 +11,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from portkit import console
 from portkit.commands import (
     series_completion,
     series_edit,
@@ -21,6 +20,7 @@ from portkit.commands import (
     series_stack,
     series_transfer,
 )
+from portkit.face import console
 
 _MODULES = (
     series_stack,

@@ -104,7 +104,7 @@ def _files(root: Path, prefix: str, **_: Any) -> list[str]:
 
 def _names(root: Path) -> list[str]:
     """The names in `series`, whatever is wrong with it."""
-    from portkit.series import SERIES_FILE, order_lines  # noqa: PLC0415
+    from portkit.patches.series import SERIES_FILE, order_lines  # noqa: PLC0415
 
     try:
         lines = order_lines((root / SERIES_FILE).read_bytes())

@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from portkit import console
 from portkit.commands.arguments import add_patch, subcommand
 from portkit.commands.workbench import AUTHOR, Bench, add_bench, bench, count, today
 from portkit.errors import BadInput, Exit
+from portkit.face import console
 
 if TYPE_CHECKING:
-    from portkit.editing import Edited
     from portkit.model import Patch
-    from portkit.series import Series
+    from portkit.patches.series import Series
+    from portkit.stack.editing import Edited
 
     Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -56,7 +56,7 @@ def _add_new(subcommands: Subcommands, root: Path) -> None:
 
 
 def _new(given: argparse.Namespace, root: Path) -> int:
-    from portkit.editing import refuse_name  # noqa: PLC0415
+    from portkit.stack.editing import refuse_name  # noqa: PLC0415
 
     with bench(given, root) as at:
         path = at.stack.path(given.path)
@@ -89,8 +89,8 @@ def _add_edit(subcommands: Subcommands, root: Path) -> None:
 
 
 def _edit(given: argparse.Namespace, root: Path) -> int:
-    from portkit.diffparse import MODES  # noqa: PLC0415
-    from portkit.rehead import open_editor  # noqa: PLC0415
+    from portkit.face.rehead import open_editor  # noqa: PLC0415
+    from portkit.patches.diffparse import MODES  # noqa: PLC0415
 
     with bench(given, root) as at:
         stack = at.stack
@@ -139,7 +139,7 @@ def _add_refresh(subcommands: Subcommands, root: Path) -> None:
 
 
 def _refresh(given: argparse.Namespace, root: Path) -> int:
-    from portkit import editing  # noqa: PLC0415
+    from portkit.stack import editing  # noqa: PLC0415
 
     with bench(given, root) as at:
         paths = _edited_paths(at, given.patch)
@@ -215,7 +215,7 @@ def _add_fold(subcommands: Subcommands, root: Path) -> None:
 
 
 def _fold(given: argparse.Namespace, root: Path) -> int:
-    from portkit import editing  # noqa: PLC0415
+    from portkit.stack import editing  # noqa: PLC0415
 
     try:
         data = given.other.read_bytes()
@@ -265,7 +265,7 @@ def _add_rename(subcommands: Subcommands, root: Path) -> None:
 
 
 def _rename(given: argparse.Namespace, root: Path) -> int:
-    from portkit import editing  # noqa: PLC0415
+    from portkit.stack import editing  # noqa: PLC0415
 
     with bench(given, root) as at:
         old = at.stack.find(given.patch)
@@ -343,7 +343,7 @@ def _add_split(subcommands: Subcommands, root: Path) -> None:
 
 
 def _split(given: argparse.Namespace, root: Path) -> int:
-    from portkit import editing  # noqa: PLC0415
+    from portkit.stack import editing  # noqa: PLC0415
 
     with bench(given, root) as at:
         patch = at.stack.find(given.patch)

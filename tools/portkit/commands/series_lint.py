@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from portkit import console
 from portkit.commands.arguments import subcommand
 from portkit.errors import Exit
+from portkit.face import console
 
 if TYPE_CHECKING:
     from portkit.commands.arguments import Subcommands
-    from portkit.lint import Found
-    from portkit.lintrules import Fault
+    from portkit.stack.lint import Found
+    from portkit.stack.lintrules import Fault
 
 
 def add(subcommands: Subcommands, root: Path) -> None:
@@ -41,7 +41,7 @@ def add(subcommands: Subcommands, root: Path) -> None:
 def _lint(given: argparse.Namespace, root: Path) -> int:
     from datetime import datetime, timezone  # noqa: PLC0415
 
-    from portkit import lint  # noqa: PLC0415
+    from portkit.stack import lint  # noqa: PLC0415
 
     console.settle(root)
     found = lint.check(root, today=datetime.now(timezone.utc).date())
@@ -69,11 +69,12 @@ def _count(faults: int) -> str:
 
 def _with_source(given: argparse.Namespace, root: Path, found: Found) -> tuple[list[Fault], bool]:
     """All faults, and whether upstream's source was asked."""
-    from portkit import lint, patched  # noqa: PLC0415
-    from portkit import pin as pinfile  # noqa: PLC0415
     from portkit.errors import BadFile, IntegrityError, Unavailable  # noqa: PLC0415
-    from portkit.lintrules import Fault  # noqa: PLC0415
-    from portkit.pristine import Pristine  # noqa: PLC0415
+    from portkit.patches import patched  # noqa: PLC0415
+    from portkit.patches import pin as pinfile  # noqa: PLC0415
+    from portkit.stack import lint  # noqa: PLC0415
+    from portkit.stack.lintrules import Fault  # noqa: PLC0415
+    from portkit.upstream.pristine import Pristine  # noqa: PLC0415
 
     faults = [*found.faults]
     try:

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from portkit import console
 from portkit.commands.arguments import subcommand
 from portkit.errors import BadInput, Busy, Exit
+from portkit.face import console
 
 if TYPE_CHECKING:
     Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -52,7 +52,7 @@ def _flip(given: argparse.Namespace, root: Path, back: bool) -> int:
 
 
 def _oplog(given: argparse.Namespace, root: Path) -> int:
-    from portkit.journal import Journal  # noqa: PLC0415  (slow to import)
+    from portkit.change.journal import Journal  # noqa: PLC0415  (slow to import)
 
     console.settle(root)
     entries = Journal(root).log()

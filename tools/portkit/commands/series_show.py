@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from portkit import console
 from portkit.commands import series_trace
 from portkit.commands.arguments import add_patch, add_work, subcommand
 from portkit.errors import BadInput, Exit
-from portkit.paint import Paint, add_colour
+from portkit.face import console
+from portkit.face.paint import Paint, add_colour
 
 if TYPE_CHECKING:
     from portkit.commands.arguments import Subcommands
-    from portkit.header import Header
     from portkit.model import FileChange, Patch
+    from portkit.patches.header import Header
 
 
 def add(subcommands: Subcommands, root: Path) -> None:
@@ -34,7 +34,7 @@ def add(subcommands: Subcommands, root: Path) -> None:
 
 def _load(root: Path) -> tuple[Patch, ...]:
     """The patches of the series, whole again if a command was killed."""
-    from portkit import series  # noqa: PLC0415
+    from portkit.patches import series  # noqa: PLC0415
 
     console.settle(root)
     return series.load(root).patches
@@ -42,14 +42,14 @@ def _load(root: Path) -> tuple[Patch, ...]:
 
 def _chosen(root: Path, names: Sequence[str]) -> list[Patch]:
     """The patches that are named, all of them if none is."""
-    from portkit.choose import choose  # noqa: PLC0415
+    from portkit.patches.choose import choose  # noqa: PLC0415
 
     patches = _load(root)
     return [choose(patches, name) for name in names] if names else [*patches]
 
 
 def _header(patch: Patch) -> Header:
-    from portkit import header  # noqa: PLC0415
+    from portkit.patches import header  # noqa: PLC0415
 
     return header.parse(patch.header)
 
@@ -71,7 +71,7 @@ def _add_show(subcommands: Subcommands, root: Path) -> None:
 
 
 def _show(given: argparse.Namespace, root: Path) -> int:
-    from portkit.patchfile import format_patch  # noqa: PLC0415
+    from portkit.patches.patchfile import format_patch  # noqa: PLC0415
 
     patches = _chosen(root, given.patch)
     if given.json:
@@ -129,7 +129,7 @@ def _add_diff(subcommands: Subcommands, root: Path) -> None:
 
 
 def _diff(given: argparse.Namespace, root: Path) -> int:
-    from portkit.patchfile import format_change  # noqa: PLC0415
+    from portkit.patches.patchfile import format_change  # noqa: PLC0415
 
     if given.patch:
         changes = [patch.change for patch in _chosen(root, given.patch)]
@@ -145,8 +145,8 @@ def _diff(given: argparse.Namespace, root: Path) -> int:
 def _local_changes(given: argparse.Namespace, root: Path) -> list[FileChange]:
     """What a person changed in the work tree since the tools wrote it."""
     from portkit.commands.workbench import reading  # noqa: PLC0415
-    from portkit.revise import made  # noqa: PLC0415
-    from portkit.stack import paths_of  # noqa: PLC0415
+    from portkit.stack.revise import made  # noqa: PLC0415
+    from portkit.stack.stack import paths_of  # noqa: PLC0415
 
     found: list[FileChange] = []
     with reading(given, root) as stack:
@@ -348,7 +348,7 @@ def _add_header(subcommands: Subcommands, root: Path) -> None:
 
 
 def _show_header(given: argparse.Namespace, root: Path) -> int:
-    from portkit import rehead  # noqa: PLC0415
+    from portkit.face import rehead  # noqa: PLC0415
 
     if given.edit or given.replace is not None:
         (patch,) = _chosen(root, [given.patch])

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from portkit import console
 from portkit.commands.arguments import add_patch, add_work, subcommand
 from portkit.commands.workbench import Bench, add_bench, bench, count, reading
 from portkit.errors import BadInput, Exit
+from portkit.face import console
 
 if TYPE_CHECKING:
-    from portkit.stack import Stack
+    from portkit.stack.stack import Stack
 
     Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
 

@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from portkit import console
 from portkit.commands.arguments import add_patch, subcommand
 from portkit.errors import BadInput, Exit
-from portkit.paint import Paint, add_colour
+from portkit.face import console
+from portkit.face.paint import Paint, add_colour
 
 if TYPE_CHECKING:
-    from portkit.blame import Annotated, Dependency, Origin
     from portkit.commands.arguments import Subcommands
     from portkit.model import Patch
+    from portkit.stack.blame import Annotated, Dependency, Origin
 
 
 def add(subcommands: Subcommands, root: Path) -> None:
@@ -29,10 +29,11 @@ def add(subcommands: Subcommands, root: Path) -> None:
 
 def _annotated(given: argparse.Namespace, root: Path, path: str) -> Annotated:
     """The upstream file with all its patches; only its own blob is read."""
-    from portkit import blame, series  # noqa: PLC0415
-    from portkit import pin as pinfile  # noqa: PLC0415
-    from portkit.choose import upstream_path  # noqa: PLC0415
-    from portkit.pristine import Pristine  # noqa: PLC0415
+    from portkit.patches import pin as pinfile  # noqa: PLC0415
+    from portkit.patches import series  # noqa: PLC0415
+    from portkit.patches.choose import upstream_path  # noqa: PLC0415
+    from portkit.stack import blame  # noqa: PLC0415
+    from portkit.upstream.pristine import Pristine  # noqa: PLC0415
 
     console.settle(root)
     patches = series.load(root).upstream
@@ -163,7 +164,7 @@ def _place(text: str) -> tuple[str, int]:
 
 
 def _told(root: Path, file: Annotated, number: int) -> dict[str, Any]:
-    from portkit import header  # noqa: PLC0415
+    from portkit.patches import header  # noqa: PLC0415
 
     origin = file.origins[number - 1]
     told: dict[str, Any] = {
@@ -192,8 +193,8 @@ def _told(root: Path, file: Annotated, number: int) -> dict[str, Any]:
 
 def _made(root: Path, patch: Patch, origin: Origin) -> tuple[list[bytes], str]:
     """What the run of changed lines with this one replaced, and where the patch file has it."""
-    from portkit.blame import printed_at  # noqa: PLC0415
-    from portkit.patchfile import SERIES_FOLDER  # noqa: PLC0415
+    from portkit.patches.patchfile import SERIES_FOLDER  # noqa: PLC0415
+    from portkit.stack.blame import printed_at  # noqa: PLC0415
 
     hunk, at = origin.added
     lines = patch.change.hunks[hunk].lines
@@ -241,9 +242,9 @@ def _add_graph(subcommands: Subcommands, root: Path) -> None:
 
 
 def _graph(given: argparse.Namespace, root: Path) -> int:
-    from portkit import series  # noqa: PLC0415
-    from portkit.blame import dependencies  # noqa: PLC0415
-    from portkit.choose import choose  # noqa: PLC0415
+    from portkit.patches import series  # noqa: PLC0415
+    from portkit.patches.choose import choose  # noqa: PLC0415
+    from portkit.stack.blame import dependencies  # noqa: PLC0415
 
     console.settle(root)
     patches = series.load(root).patches

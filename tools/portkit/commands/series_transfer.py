@@ -10,16 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from portkit import console
 from portkit.commands.arguments import add_patch, subcommand
 from portkit.errors import BadInput, Exit
+from portkit.face import console
 from portkit.model import Event
-from portkit.series import GROUPS
+from portkit.patches.series import GROUPS
 
 if TYPE_CHECKING:
-    from portkit import monolith
     from portkit.model import Patch
-    from portkit.outgoing import Sender
+    from portkit.patches import monolith
+    from portkit.patches.outgoing import Sender
 
 AUTHOR = "vllm-windows-build maintainers"
 
@@ -59,10 +59,10 @@ def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser], r
 
 
 def _import(given: argparse.Namespace, root: Path) -> int:
-    from portkit import monolith, patchdoc, patched, series  # noqa: PLC0415
-    from portkit import pin as pinfile  # noqa: PLC0415
-    from portkit.journal import fingerprint  # noqa: PLC0415
-    from portkit.upstream import Cache, obtain  # noqa: PLC0415
+    from portkit.change.journal import fingerprint  # noqa: PLC0415
+    from portkit.patches import monolith, patchdoc, patched, series  # noqa: PLC0415
+    from portkit.patches import pin as pinfile  # noqa: PLC0415
+    from portkit.upstream.source import Cache, obtain  # noqa: PLC0415
 
     data = _read(given.patch)
     with console.repository(root) as journal, console.progress() as events:
@@ -145,8 +145,8 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser], r
 
 
 def _export(given: argparse.Namespace, root: Path) -> int:
-    from portkit import monolith, series  # noqa: PLC0415
-    from portkit import pin as pinfile  # noqa: PLC0415
+    from portkit.patches import monolith, series  # noqa: PLC0415
+    from portkit.patches import pin as pinfile  # noqa: PLC0415
 
     if given.upstream:
         return _export_mails(given, root)
@@ -165,10 +165,10 @@ def _export(given: argparse.Namespace, root: Path) -> int:
 
 
 def _export_mails(given: argparse.Namespace, root: Path) -> int:
-    from portkit import outgoing, series  # noqa: PLC0415
-    from portkit import pin as pinfile  # noqa: PLC0415
-    from portkit.choose import choose  # noqa: PLC0415
-    from portkit.pristine import Pristine  # noqa: PLC0415
+    from portkit.patches import outgoing, series  # noqa: PLC0415
+    from portkit.patches import pin as pinfile  # noqa: PLC0415
+    from portkit.patches.choose import choose  # noqa: PLC0415
+    from portkit.upstream.pristine import Pristine  # noqa: PLC0415
 
     console.settle(root)
     patches = series.load(root).upstream
@@ -201,7 +201,7 @@ def _export_mails(given: argparse.Namespace, root: Path) -> int:
 
 def _sender(given: argparse.Namespace, patch: Patch) -> Sender:
     """Who sends: as the person says, as the header says, as their git knows them."""
-    from portkit import header, outgoing  # noqa: PLC0415
+    from portkit.patches import header, outgoing  # noqa: PLC0415
 
     if given.author is not None:
         return outgoing.Sender.parse(given.author)
@@ -231,9 +231,9 @@ def _add_docs(commands: argparse._SubParsersAction[argparse.ArgumentParser], roo
 
 
 def _docs(given: argparse.Namespace, root: Path) -> int:
-    from portkit import patchdoc, series  # noqa: PLC0415
-    from portkit import pin as pinfile  # noqa: PLC0415
-    from portkit.journal import fingerprint  # noqa: PLC0415
+    from portkit.change.journal import fingerprint  # noqa: PLC0415
+    from portkit.patches import patchdoc, series  # noqa: PLC0415
+    from portkit.patches import pin as pinfile  # noqa: PLC0415
 
     with console.repository(root) as journal:
         expect = fingerprint(root)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from portkit import console
 from portkit.ci import smoke
 from portkit.errors import Exit
+from portkit.face import console
 
 
 def main(arguments: Sequence[str], root: Path = console.ROOT) -> int:

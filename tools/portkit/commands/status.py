@@ -7,18 +7,22 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from portkit import console, durable, kernelmanifest, kernelresults, series
-from portkit import pin as pinfile
 from portkit.audit import records, tested
 from portkit.audit.audit import Audit
 from portkit.audit.level2 import ARCHS, SameCode
 from portkit.audit.records import Records
 from portkit.audit.sources import Sources
+from portkit.change import durable
 from portkit.ci import plan as planfile
 from portkit.ci import results, statuspage
 from portkit.ci.status import Evidence, Status, status
 from portkit.errors import Exit
-from portkit.pristine import Pristine
+from portkit.face import console
+from portkit.kernels import manifest as kernelmanifest
+from portkit.kernels import results as kernelresults
+from portkit.patches import pin as pinfile
+from portkit.patches import series
+from portkit.upstream.pristine import Pristine
 
 FILES = ("docs/status.json", "docs/status.md", "docs/status.html")
 

@@ -10,12 +10,12 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from portkit import console
 from portkit.commands.arguments import add_work
+from portkit.face import console
 
 if TYPE_CHECKING:
-    from portkit.journal import Journal
-    from portkit.stack import Change, Stack
+    from portkit.change.journal import Journal
+    from portkit.stack.stack import Change, Stack
 
 AUTHOR = "vllm-windows-build maintainers"
 
@@ -48,7 +48,7 @@ def add_bench(arguments: argparse.ArgumentParser) -> None:
 @contextmanager
 def bench(given: argparse.Namespace, root: Path) -> Iterator[Bench]:
     """The bench for a command with the options of `add_bench`; it holds the lock."""
-    from portkit.stack import Stack  # noqa: PLC0415  (slow to import)
+    from portkit.stack.stack import Stack  # noqa: PLC0415  (slow to import)
 
     with console.repository(root) as journal:
         work = _work(given)
@@ -60,7 +60,7 @@ def bench(given: argparse.Namespace, root: Path) -> Iterator[Bench]:
 @contextmanager
 def reading(given: argparse.Namespace, root: Path) -> Iterator[Stack]:
     """The stack for a command that only reads."""
-    from portkit.stack import Stack  # noqa: PLC0415
+    from portkit.stack.stack import Stack  # noqa: PLC0415
 
     console.settle(root)
     stack = Stack.load(root, _work(given))
@@ -77,6 +77,6 @@ def count(number: int, one: str, many: str) -> str:
 
 
 def _work(given: argparse.Namespace) -> str:
-    from portkit.worktree import DEFAULT  # noqa: PLC0415
+    from portkit.stack.worktree import DEFAULT  # noqa: PLC0415
 
     return DEFAULT if given.work is None else str(given.work)

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from portkit import durable
-from portkit.cache import Cache
+from portkit.change import durable
 from portkit.cuda.toolkits import Toolkit
 from portkit.cuda.wheelheaders import Headers, Wanted, obtain
 from portkit.errors import Unavailable
-from portkit.index import Index, IndexFile, wheel_tags
 from portkit.model import Events, silent
+from portkit.upstream.cache import Cache
+from portkit.upstream.index import Index, IndexFile, wheel_tags
 
 # The library and a header that shows whether the toolkit has it.
 _LIBRARIES = {

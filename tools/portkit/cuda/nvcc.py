@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from functools import cache as remember
 from pathlib import Path
 
-from portkit import durable
-from portkit.cache import Cache
+from portkit.change import durable
 from portkit.cuda.includes import Closure
 from portkit.cuda.mathheaders import math_headers, math_includes
 from portkit.cuda.toolkits import Toolkit
 from portkit.cuda.torchheaders import torch_headers, torch_includes
 from portkit.errors import BadInput, IntegrityError, PortError, Unavailable
 from portkit.model import Events, silent
+from portkit.upstream.cache import Cache
 
 # What vLLM's and torch's CMake give nvcc for every unit with CUDA 12 or newer, architecture aside
 # (cmake/utils.cmake; COMMON_NVCC_FLAGS and the CUDA part of torch's CMake package).

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from portkit.cache import Cache
 from portkit.cuda.wheelheaders import Headers, Wanted, obtain
 from portkit.errors import BadInput
-from portkit.index import IndexFile, wheel_tags
 from portkit.model import Events, silent
+from portkit.upstream.cache import Cache
+from portkit.upstream.index import IndexFile, wheel_tags
 
 REQUIREMENTS = "requirements/cuda.txt"  # of upstream: which torch the release is built with
 

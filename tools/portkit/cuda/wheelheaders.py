@@ -20,12 +20,13 @@ from pathlib import Path, PurePosixPath
 import filelock
 from packaging.version import Version
 
-from portkit import durable, ranged
-from portkit.cache import Cache
+from portkit.change import durable
 from portkit.errors import IntegrityError, Unavailable
-from portkit.index import Index, IndexFile
 from portkit.model import Events, silent
-from portkit.tree import long_path
+from portkit.upstream import ranged
+from portkit.upstream.cache import Cache
+from portkit.upstream.index import Index, IndexFile
+from portkit.upstream.tree import long_path
 
 _CHUNK = 4 << 20  # bytes of one range request; the members that are wanted lie side by side
 _MANIFEST = "manifest.json"

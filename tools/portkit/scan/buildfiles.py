@@ -10,8 +10,8 @@ from portkit.scan.code import Code
 from portkit.scan.detectors import Context
 from portkit.scan.model import Finding, Language
 from portkit.scan.rules import Rule
-from portkit.syntax import Language as Syntax
-from portkit.syntax import Outline
+from portkit.text.syntax import Language as Syntax
+from portkit.text.syntax import Outline
 
 NAME = "build-files"
 MACRO_PATH = "cmake-macro-path"

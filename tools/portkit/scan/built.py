@@ -15,11 +15,11 @@ from functools import cached_property
 
 from packaging.version import Version
 
-from portkit.cmakefile import Command, Definition, commands, definitions
 from portkit.scan import ternary
 from portkit.scan.model import Language
 from portkit.scan.ternary import Truth
 from portkit.scan.tree import SourceTree
+from portkit.text.cmakefile import Command, Definition, commands, definitions
 
 _LISTED = re.compile(r"csrc/[^$\s;\"]+\.(?:cu|cpp|cc|c|py)\b")
 _INCLUDE = re.compile(rb'#\s*include\s*"([^"\n]+)"')

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from portkit import porting
-from portkit.apply import apply_change, edits_of
-from portkit.cache import Cache
 from portkit.model import Edit, Events, Patch, silent
-from portkit.rebase import Carried
+from portkit.patches.apply import apply_change, edits_of
+from portkit.port import porting
+from portkit.port.rebase import Carried
 from portkit.scan.model import Finding
 from portkit.scan.tree import SourceTree
+from portkit.upstream.cache import Cache
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from portkit.scan import ternary
-from portkit.syntax import Language, Outline
+from portkit.text.syntax import Language, Outline
 
 
 class CppGuards:

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 
-from portkit.apply import change_between
-from portkit.editing import Edited, folded
 from portkit.errors import BadInput
-from portkit.header import SUMMARY_WIDTH
-from portkit.patchfile import format_change
+from portkit.patches.apply import change_between
+from portkit.patches.header import SUMMARY_WIDTH
+from portkit.patches.patchfile import format_change
 from portkit.scan.code import Code
 from portkit.scan.judge import Judge
 from portkit.scan.matching import Matcher, find
 from portkit.scan.model import Language
 from portkit.scan.rules import Rewrite, Rule, Rules
 from portkit.scan.tree import SourceTree, is_shipped, language_of
-from portkit.stack import Stack
+from portkit.stack.editing import Edited, folded
+from portkit.stack.stack import Stack
 
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b[^\n]*\n", re.MULTILINE)
 # What proves a rewrite: the scan of the patched source finds nothing certain any more.

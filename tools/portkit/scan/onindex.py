@@ -27,11 +27,12 @@ from packaging.utils import (
 from packaging.version import Version
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
-from portkit import durable, ranged
+from portkit.change import durable
 from portkit.errors import IntegrityError, Unavailable
-from portkit.index import Index, Release, UnknownProject, pip_settings
 from portkit.model import Event
 from portkit.scan.detectors import Context
+from portkit.upstream import ranged
+from portkit.upstream.index import Index, Release, UnknownProject, pip_settings
 
 _FRESH = 24 * 3600  # seconds for which the index is not asked again
 _AT_ONCE = 8

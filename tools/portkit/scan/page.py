@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections import Counter
 
-from portkit import pages
+from portkit.face import pages
 from portkit.scan.entries import entries
 from portkit.scan.judge import area, counts
 from portkit.scan.model import Stage, Tier

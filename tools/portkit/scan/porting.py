@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from portkit.cache import Cache
 from portkit.model import Events
-from portkit.porting import Plan
-from portkit.report_model import FoundReport, ScanReport, plain
+from portkit.port.porting import Plan
+from portkit.report.model import FoundReport, ScanReport, plain
 from portkit.scan import cover, rules, scanning, silence
 from portkit.scan.entries import Entry, entries
 from portkit.scan.judge import counts
 from portkit.scan.rules import Rule
 from portkit.scan.scanning import Options
 from portkit.scan.tree import SourceTree
+from portkit.upstream.cache import Cache
 
 
 def difference(root: Path, plan: Plan, cache: Cache, events: Events) -> ScanReport | None:

@@ -11,7 +11,7 @@ from portkit.scan.model import Finding, Language, Tier
 from portkit.scan.python_reach import imports, is_run, reach_of
 from portkit.scan.python_truth import LINUX_ONLY
 from portkit.scan.rules import Rule
-from portkit.syntax import python_module
+from portkit.text.syntax import python_module
 
 NAME = "python-calls"
 LOCAL_TARGET = "python-local-process-target"

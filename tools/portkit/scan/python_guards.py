@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from portkit.scan.python_truth import last_name, presence, truth
-from portkit.syntax import python_module
+from portkit.text.syntax import python_module
 
 _MENTIONS = re.compile(rb"\b(if|try|and|or|suppress|assert)\b")
 

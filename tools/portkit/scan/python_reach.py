@@ -16,7 +16,7 @@ from portkit.scan.model import Finding, Language, Stage, Tier
 from portkit.scan.python_guards import Guards
 from portkit.scan.python_truth import truth
 from portkit.scan.tree import SourceTree, language_of
-from portkit.syntax import python_module
+from portkit.text.syntax import python_module
 
 PACKAGE = "vllm"
 _RUN = ("setup.py", "cmake/", "csrc/", "tools/build_rust.py", f"{PACKAGE}/")

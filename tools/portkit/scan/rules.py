@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from portkit.errors import BadFile
-from portkit.header import SUMMARY_WIDTH
+from portkit.patches.header import SUMMARY_WIDTH
 from portkit.scan.model import Finding, Language, Stage, Tier
 
 FOLDER = "patch_series/rules"

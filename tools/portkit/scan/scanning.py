@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from portkit import durable
+from portkit.change import durable
 from portkit.model import Events, silent
 from portkit.scan import silence
 from portkit.scan.built import Build

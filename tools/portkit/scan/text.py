@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from portkit.report_text import count
+from portkit.report.text import count
 from portkit.scan.entries import Entry, entries
 from portkit.scan.judge import area, counts
 from portkit.scan.model import Judged

@@ -10,8 +10,8 @@ from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 
 from portkit.errors import BadInput
-from portkit.git import Store
 from portkit.scan.model import Language
+from portkit.upstream.git import Store
 
 _SKIPPED = {".git", ".venv", "venv", "__pycache__", "node_modules", "build", ".deps"}
 _LARGEST = 4_000_000  # bytes; larger files are data

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from portkit import durable
+from portkit.change import durable
 from portkit.errors import IntegrityError, Unavailable
 from portkit.model import Event
 from portkit.scan.detectors import Context

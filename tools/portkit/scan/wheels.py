@@ -17,7 +17,6 @@ import tomli
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from portkit.requirements import BUILD_SYSTEM, logical_lines
 from portkit.scan import dependencies
 from portkit.scan.dependencies import WINDOWS, holds
 from portkit.scan.detectors import Context
@@ -25,6 +24,7 @@ from portkit.scan.model import Finding, Tier
 from portkit.scan.onindex import Asked
 from portkit.scan.rules import Rule
 from portkit.scan.tree import SourceTree
+from portkit.text.requirements import BUILD_SYSTEM, logical_lines
 
 REQUIREMENTS = "requirements"  # the detector that reads the files
 WHEELS = "wheels"  # the detector that asks the index

@@ -1,0 +1,1 @@
+"""The one way files of the repository change, and undo."""

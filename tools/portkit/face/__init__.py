@@ -1,0 +1,1 @@
+"""What every command shows and asks with."""

@@ -1,0 +1,1 @@
+"""Which kernels the series touches, and what a GPU said about them."""

@@ -1,0 +1,1 @@
+"""Patches, the series and its pin: bytes in, bytes out."""

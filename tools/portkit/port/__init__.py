@@ -1,0 +1,1 @@
+"""A whole refresh: all files of a step, what waits for a person, what else changed upstream."""

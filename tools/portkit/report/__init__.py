@@ -1,0 +1,1 @@
+"""The port report: values, then text, Markdown, HTML and JSON."""

@@ -1,0 +1,1 @@
+"""The daily work on patches: a work tree with some of the series applied."""

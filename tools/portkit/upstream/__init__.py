@@ -1,0 +1,1 @@
+"""Upstream's releases: where their source comes from, checked, kept as git objects."""
