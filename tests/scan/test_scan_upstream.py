@@ -51,6 +51,59 @@ CONSTRUCTS = {
     "vllm/entrypoints/openai/api_server.py": {"python-uvloop"},
 }
 
+# A release that no rule was written or corrected by. What it holds was searched for by name (POSIX
+# modules, signals, paths and headers, GNU's builtins, attributes and types), not by the rules.
+UNSEEN_TAG = "v0.28.0"
+UNSEEN = {
+    "csrc/cumem_allocator.cpp": {"cpp-ssize-t"},
+    "csrc/fs_io.cpp": {"cpp-posix-header", "cpp-ssize-t"},
+    "csrc/libtorch_stable/activation_kernels.cu": {"cpp-math-constant"},
+    "csrc/libtorch_stable/attention/merge_attn_states.cu": {"cpp-std-classify-device", "cpp-uint"},
+    "csrc/libtorch_stable/core/math.hpp": {"cpp-gcc-builtin"},
+    "csrc/libtorch_stable/fused_qknorm_rope_kernel.cu": {"cpp-uint"},
+    "csrc/libtorch_stable/mamba/selective_scan_fwd.cu": {"cpp-math-constant"},
+    "csrc/libtorch_stable/moe/grouped_topk_kernels.cu": {"cpp-gcc-attribute"},
+    "csrc/libtorch_stable/moe/marlin_moe_wna16/generate_kernels.py": {"python-shell-tool"},
+    "csrc/libtorch_stable/persistent_topk.cuh": {"cpp-gcc-attribute"},
+    "csrc/libtorch_stable/quantization/activation_kernels.cu": {
+        "cpp-glibc-integers",
+        "cpp-int128",
+    },
+    "csrc/libtorch_stable/quantization/awq/gemm_kernels.cu": {"cpp-asm-spelling"},
+    "csrc/libtorch_stable/quantization/marlin/generate_kernels.py": {"python-shell-tool"},
+    "csrc/spinloop.cpp": {"cpp-posix-function"},
+    "vllm/distributed/ec_transfer/ec_connector/example_connector.py": {"python-tmp"},
+    "vllm/distributed/kv_transfer/kv_connector/v1/example_hidden_states_connector.py": {
+        "python-posix-module",
+        "python-tmp",
+    },
+    "vllm/distributed/kv_transfer/kv_connector/v1/mooncake/store/worker.py": {"python-ipc-address"},
+    "vllm/distributed/parallel_state.py": {"python-gloo"},
+    "vllm/distributed/utils.py": {"python-gloo"},
+    "vllm/entrypoints/cli/launch.py": {"python-uvloop"},
+    "vllm/entrypoints/cli/serve.py": {"python-uvloop"},
+    "vllm/entrypoints/grpc_server.py": {"python-loop-signals", "python-uvloop"},
+    "vllm/entrypoints/launcher.py": {"python-loop-signals"},
+    "vllm/entrypoints/openai/api_server.py": {"python-start-method-setting", "python-uvloop"},
+    "vllm/entrypoints/openai/dp_supervisor.py": {"python-loop-signals", "python-uvloop"},
+    "vllm/utils/network_utils.py": {"python-ipc-address"},
+    "vllm/utils/platform_utils.py": {"python-fork"},
+    "vllm/utils/system_utils.py": {"python-proc", "python-start-method-setting"},
+    "vllm/v1/utils.py": {"python-popen-posix", "python-uvloop"},
+}
+
+
+@pytest.fixture(scope="module")
+def unseen(store: Store, obtain_tag: Callable[[str], Source]) -> Scan:
+    """The scan of a release as upstream made it, without the slow detectors."""
+    tree = SourceTree.of_store(store, UNSEEN_TAG, obtain_tag(UNSEEN_TAG).tree)
+    return scanning.scan(tree, rules.load(ROOT), options=Options(slow=False, offline=True))
+
+
+@pytest.mark.parametrize("path", UNSEEN)
+def test_what_an_unseen_release_holds_is_found(unseen: Scan, path: str) -> None:
+    assert {one.rule for one in unseen.findings if one.path == path} >= UNSEEN[path]
+
 
 @pytest.fixture(scope="module")
 def pinned(store: Store, obtain_tag: Callable[[str], Source]) -> Scan:

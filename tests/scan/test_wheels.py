@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from portkit.scan import wheels
+from portkit.scan import onindex, wheels
 from portkit.scan.detectors import Context
 from portkit.scan.model import Tier
 from portkit.scan.rules import Rule, Snippet, files_of, load
@@ -38,7 +40,46 @@ INDEX = {
     ],
     "binary": ["binary-1.0-py3-none-win_amd64.whl", f"binary-1.0-py3-none-{LINUX}.whl"],
     "nowhere": ["nowhere-1.0-cp38-abi3-macosx_11_0_arm64.whl"],
+    "needs-linux": ["needs_linux-1.0-py3-none-any.whl"],
+    "needs-far": ["needs_far-1.0-py3-none-any.whl", "needs_far-2.0rc1-py3-none-any.whl"],
+    "needs-pure": ["needs_pure-1.0-py3-none-any.whl"],
+    "needs-source": ["needs_source-1.0-py3-none-any.whl"],
+    "needs-late": ["needs_late-1.0-py3-none-any.whl"],
+    "with-extra": ["with_extra-1.0-py3-none-any.whl"],
+    "circular": ["circular-1.0-py3-none-any.whl"],
+    "zipped": ["zipped-1.0-py3-none-any.whl"],
+    "bounded": ["bounded-1.0-py3-none-any.whl"],
 }
+
+# What wheels require, published beside them; "zipped" says it inside of the wheel alone.
+REQUIRED = {
+    "needs_linux-1.0": ['linux-only>=1; python_version < "3.12"', "pure-package"],
+    "needs_far-1.0": ["needs-linux"],
+    "needs_pure-1.0": ["pure-package", 'linux-only; sys_platform == "linux"'],
+    "needs_source-1.0": ["source-only"],
+    "needs_late-1.0": ['late; python_version >= "3.11"'],
+    "with_extra-1.0": ['linux-only; extra == "fast"', "not a requirement"],
+    "circular-1.0": ["circular[more]", 'linux-only; extra == "more"'],
+    "zipped-1.0": ["linux-only"],
+    "bounded-1.0": ["older"],
+}
+
+
+def metadata(name: str) -> bytes:
+    lines = ["Metadata-Version: 2.1", *(f"Requires-Dist: {one}" for one in REQUIRED.get(name, ()))]
+    return "\n".join((*lines, "", "text")).encode()
+
+
+def zipped() -> bytes:
+    """A wheel whose metadata is at its end and whose first part is longer than one range."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("zipped/data", bytes(200_000))
+        archive.writestr("zipped-1.0.dist-info/METADATA", metadata("zipped-1.0"))
+    return data.getvalue()
+
+
+ZIPPED = zipped()
 
 
 class Serving:
@@ -46,6 +87,7 @@ class Serving:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.sent = 0  # bytes of wheels
         self.broken = False
 
 
@@ -60,10 +102,31 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
         def do_GET(self) -> None:
             name = self.path.strip("/").split("/")[-1]
             state.asked.append(name)
-            status = 403 if state.broken else 200 if name in INDEX else 404
-            files = [{"filename": n, "url": n, "hashes": {}} for n in INDEX.get(name, ())]
+            if state.broken:
+                self.answer(403, b"")
+            elif name.startswith("zipped-"):
+                self.wheel(name)
+            elif name.endswith(".metadata"):
+                self.answer(200, metadata("-".join(name.split("-")[:2])))
+            else:
+                self.page(name)
+
+        def page(self, name: str) -> None:
+            sizes = {"size": len(ZIPPED)} if name == "zipped" else {}
+            files = [{"filename": n, "url": n, "hashes": {}, **sizes} for n in INDEX.get(name, ())]
             page = {"meta": {"api-version": "1.1"}, "name": name, "files": files}
-            body = json.dumps(page).encode() if status == 200 else b""
+            self.answer(200 if files else 404, json.dumps(page).encode() if files else b"")
+
+        def wheel(self, name: str) -> None:
+            asked = self.headers.get("Range", "").removeprefix("bytes=")
+            if name.endswith(".metadata") or not asked:
+                self.answer(404, b"")
+                return
+            start, end = map(int, asked.split("-"))
+            state.sent += end + 1 - start
+            self.answer(206, ZIPPED[start : end + 1])
+
+        def answer(self, status: int, body: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", "application/vnd.pypi.simple.v1+json")
             self.send_header("Content-Length", str(len(body)))
@@ -72,7 +135,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     settings = {"index-url": f"http://127.0.0.1:{server.server_port}/simple"}
-    monkeypatch.setattr(wheels, "pip_settings", lambda: settings)
+    monkeypatch.setattr(onindex, "pip_settings", lambda: settings)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield state
@@ -119,6 +182,88 @@ def test_a_requirement_is_judged_by_what_linux_has(line: str, rule: str | None) 
 def test_a_wheel_that_lacks_some_pythons_is_less_sure_and_names_them() -> None:
     (finding,) = wheels.ask(context("late"))
     assert finding.tier is Tier.LIKELY and finding.detail.endswith("Python 3.12")
+
+
+@pytest.mark.parametrize(
+    ("lines", "rule", "detail"),
+    [
+        (
+            "needs-linux",
+            wheels.NEEDS_NO_WHEEL,
+            "needs-linux -> linux-only: no wheel of linux-only>=1 for Windows on Python 3.10, 3.11",
+        ),
+        (
+            "needs-far",  # its version before the release is not taken
+            wheels.NEEDS_NO_WHEEL,
+            "needs-far -> needs-linux -> linux-only: no wheel of linux-only>=1 for Windows on "
+            "Python 3.10, 3.11",
+        ),
+        (
+            "needs-late",
+            wheels.NEEDS_NO_WHEEL,
+            "needs-late -> late: no wheel of late for Windows on Python 3.12",
+        ),
+        (
+            "needs-source",
+            wheels.NEEDS_SOURCE,
+            "needs-source -> source-only: the index has only sources of source-only",
+        ),
+        (
+            "with-extra[fast]",
+            wheels.NEEDS_NO_WHEEL,
+            "with-extra -> linux-only: no wheel of linux-only for Windows on "
+            "Python 3.10, 3.11, 3.12",
+        ),
+        ("with-extra", None, ""),
+        ("needs-pure", None, ""),
+        ("circular", None, ""),
+        ("bounded", None, ""),
+        (
+            "bounded\nolder==2.0; sys_platform == 'linux'",  # says nothing of Windows
+            None,
+            "",
+        ),
+        (
+            "zipped",
+            wheels.NEEDS_NO_WHEEL,
+            "zipped -> linux-only: no wheel of linux-only for Windows on Python 3.10, 3.11, 3.12",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("serving")
+def test_what_a_requirement_requires_is_followed(lines: str, rule: str | None, detail: str) -> None:
+    told = [(one.rule, one.detail) for one in wheels.ask(context(lines))]
+    assert told == ([(rule, detail)] if rule else [])
+
+
+@pytest.mark.usefixtures("serving")
+def test_what_the_files_ask_for_themselves_bounds_the_version_below() -> None:
+    lines = "older>=2.0\nbounded"
+    assert [one.excerpt for one in wheels.ask(context(lines))] == ["older>=2.0"]
+
+
+@pytest.mark.usefixtures("serving")
+def test_what_two_require_is_told_once_at_the_shortest_chain() -> None:
+    (finding,) = wheels.ask(context("needs-far\nneeds-linux"))
+    assert finding.excerpt == "needs-linux"
+
+
+def test_a_wheel_is_not_fetched_for_its_metadata(serving: Serving, tmp_path: Path) -> None:
+    first = found("zipped", cache=tmp_path)
+    assert 0 < serving.sent < len(ZIPPED)
+    asked = len(serving.asked)
+    assert found("zipped", cache=tmp_path, offline=True) == first
+    assert len(serving.asked) == asked
+
+
+def test_offline_says_that_nothing_was_followed(serving: Serving, tmp_path: Path) -> None:
+    found("pure-package", cache=tmp_path)
+    (tmp_path / "index" / f"{INDEX['pure-package'][0]}.json").unlink()
+    notes: list[str] = []
+    assert found("pure-package", cache=tmp_path, offline=True, note=notes.append) == {}
+    assert notes == [
+        "offline: what 1 of 1 requirements require was not looked up on the package index"
+    ]
 
 
 @pytest.mark.usefixtures("serving")

@@ -8,7 +8,6 @@ and checks each member's CRC.  A library that fetches member by member would mak
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 import tempfile
@@ -23,7 +22,8 @@ from packaging.version import Version
 
 from portkit.change import durable
 from portkit.errors import IntegrityError, Unavailable
-from portkit.model import Event, Events, silent
+from portkit.model import Events, silent
+from portkit.upstream import ranged
 from portkit.upstream.cache import Cache
 from portkit.upstream.index import Index, IndexFile
 from portkit.upstream.tree import long_path
@@ -111,10 +111,9 @@ def _fetch(wanted: Wanted, home: Path, events: Events) -> Headers:
 
 def _opened(index: Index, wheel: IndexFile, temp: Path, events: Events) -> zipfile.ZipFile:
     """The wheel as an archive: by ranges, or the whole of it where the index serves none."""
-    if wheel.size is not None:
-        tail = index.read_range(wheel, max(0, wheel.size - _CHUNK), wheel.size)
-        if tail is not None:
-            return zipfile.ZipFile(_Ranges(index, wheel, wheel.size, tail, events))
+    archive = ranged.opened(index, wheel, _CHUNK, events)
+    if archive is not None:
+        return archive
     return zipfile.ZipFile(index.download(wheel, temp, events))
 
 
@@ -143,57 +142,3 @@ def _unpack(archive: zipfile.ZipFile, folders: Sequence[str], stage: Path, wheel
     for name, digest in sorted(contents.items()):
         total.update(f"{digest} {name}\n".encode())
     return total.hexdigest()
-
-
-class _Ranges(io.RawIOBase):
-    """A file of the index, read by ranges of at least `_CHUNK` bytes; the last ones are kept."""
-
-    def __init__(
-        self, index: Index, file: IndexFile, size: int, tail: bytes, events: Events
-    ) -> None:
-        self._index = index
-        self._file = file
-        self._size = size
-        self._tail = (size - len(tail), tail)
-        self._block = self._tail
-        self._events = events
-        self._position = 0
-        self._fetched = len(tail)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = origin + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        end = self._size if size is None or size < 0 else min(self._size, self._position + size)
-        data = bytearray()
-        while self._position < end:
-            piece = self._at(self._position, end)
-            data += piece
-            self._position += len(piece)
-        return bytes(data)
-
-    def _at(self, position: int, end: int) -> bytes:
-        """Some bytes from `position` on, `end` at most."""
-        for start, block in (self._block, self._tail):
-            if start <= position < start + len(block):
-                return block[position - start : end - start]
-        fetched = self._index.read_range(
-            self._file, position, min(self._size, max(end, position + _CHUNK))
-        )
-        if fetched is None:
-            raise Unavailable(f"the package index stopped serving ranges of {self._file.name}")
-        self._fetched += len(fetched)
-        self._events(Event(f"fetching headers of {self._file.name}", self._fetched, None, "bytes"))
-        self._block = (position, fetched)
-        return fetched[: end - position]

@@ -25,6 +25,7 @@ from packaging.version import InvalidVersion, Version
 from pypi_simple import (
     PYPI_SIMPLE_ENDPOINT,
     DistributionPackage,
+    NoMetadataError,
     NoSuchProjectError,
     ProjectPage,
     PyPISimple,
@@ -165,6 +166,20 @@ class Index:
             if _version(package) == version and wheel_tags(package.filename)
         )
         return tuple(sorted(found, key=lambda wheel: wheel.name))
+
+    def metadata(self, file: IndexFile) -> bytes | None:
+        """The METADATA of a wheel, where the index publishes it beside the wheel."""
+        package = next(one for one in self._page.packages if one.filename == file.name)
+        if package.has_metadata is False:
+            return None
+        with serving(f"the package index's {file.name}"):
+            try:
+                known = bool(package.metadata_digests)  # not every index publishes them
+                return self._client.get_package_metadata_bytes(
+                    package, verify=known, timeout=_TIMEOUT
+                )
+            except NoMetadataError:
+                return None
 
     def read_range(self, file: IndexFile, start: int, end: int) -> bytes | None:
         """Bytes `start` to `end` (exclusive) of `file`; None where the index serves no ranges."""
