@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import ElementNotInteractableException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 from serving.engines import KEY, MODEL, ServerProcess
@@ -51,7 +53,7 @@ def test_page_shows_the_state_and_chats(
     wait.until(lambda _: browser.find_element(By.CSS_SELECTOR, "#talk .assistant").text)
     wait.until(lambda _: float(text(browser, "rate").replace(",", "")) > 0)
     browser.save_screenshot(str(tmp_path_factory.getbasetemp() / "status-page.png"))
-    if browser.find_element(By.ID, "stop").is_displayed():
+    with contextlib.suppress(ElementNotInteractableException):  # it hides when the answer ends
         browser.find_element(By.ID, "stop").click()
     wait.until(lambda _: browser.find_element(By.ID, "send").is_displayed())
     log = browser.get_log("browser")  # type: ignore[no-untyped-call]
