@@ -40,6 +40,7 @@ from serving.engines import (
 )
 
 from benchmarks.report import described, machine, table
+from portkit.ci.smoke import MODELS_SCRIPT
 
 OURS, PEER, PEER_2, LOCKED = "launcher", "vllm serve", "vllm serve, 2 processes", "one lock"
 KINDS: dict[str, tuple[str, dict[str, str]]] = {
@@ -51,7 +52,6 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
 """What each server runs, and with which variables: on CPUs `vllm serve` has three processes."""
 HERE = Path(__file__).resolve().parent
 CLIENT = HERE / "bench_client.py"
-MODELS = HERE.parent / "tests" / "serving" / "tiny_models.py"
 STREAMS = (1, 16, 32)
 FIGURES = {
     "tokens/s": "output_throughput",
@@ -176,7 +176,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--servers", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument(
-        "--model", choices=("chat", "wide"), default="chat", help="of tests/serving/tiny_models.py"
+        "--model", choices=("chat", "wide", "deep"), default="chat", help="of ci/tiny_models.py"
     )
     parser.add_argument("--markdown", type=Path, help="write the table there too")
     options = parser.parse_args()
@@ -186,7 +186,9 @@ def main() -> int:
     runs: list[Run] = []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        subprocess.run([python, MODELS, folder, options.model], check=True, capture_output=True)
+        subprocess.run(
+            [python, MODELS_SCRIPT, folder, options.model], check=True, capture_output=True
+        )
         model = folder / options.model
         client = stack.enter_context(Client(python, folder / "client"))
         started = stack.enter_context(servers(engine, folder, model, options.servers))

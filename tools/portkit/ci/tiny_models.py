@@ -4,8 +4,8 @@
 
 makes `FOLDER/chat` (Qwen2: two layers, hidden size 128, byte-level BPE, chat template with tools)
 and `FOLDER/embedding` (BERT), `FOLDER/lora` (a rank 8 adapter of the chat model), or those named;
-`wide` is the chat model with eight layers of size 512, for measurements.  The seed is fixed, so
-every run makes the same weights and greedy answers can be compared.
+`wide` and `deep` are chat models with 24 and 75 million weights, for measurements.  The seed is
+fixed, so every run makes the same weights and greedy answers can be compared.
 """
 
 from __future__ import annotations
@@ -89,6 +89,19 @@ def wide(folder: Path) -> None:
         intermediate_size=1408,
         num_hidden_layers=8,
         num_attention_heads=8,
+        num_key_value_heads=4,
+        initializer_range=0.02,
+    )
+
+
+def deep(folder: Path) -> None:
+    """75 million weights: on a CPU a step takes as long as one of a real model on a GPU."""
+    _qwen2(
+        folder,
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=12,
+        num_attention_heads=12,
         num_key_value_heads=4,
         initializer_range=0.02,
     )
