@@ -28,6 +28,14 @@ _AT_ONCE = 6
 _SECONDS = 400  # for one kernel's files
 _TO_REPORT = 20
 _SHOWN = 20  # failures named
+# A process started in the background may have been told to ignore Ctrl-C, which ends it here.
+_INTERRUPTIBLE = (
+    "import signal, sys, pytest; "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "sys.exit(pytest.main(sys.argv[1:]))"
+)
+PYTEST = (sys.executable, "-c", _INTERRUPTIBLE, "-q", "-c", os.devnull, "-p", "no:cacheprovider")
+"""The command that `counted` can stop: pytest without settings of its own."""
 
 
 def libraries(
@@ -86,8 +94,7 @@ def _run(
     environment = partial.environment(root, trees.patched, work, trees.tag)
     environment[VARIABLE] = str(libraries)
     command = [
-        sys.executable, "-m", "pytest", "-q", "--noconftest", "-c", os.devnull,
-        "--rootdir", str(trees.patched), "-p", "no:cacheprovider",
+        *PYTEST, "--noconftest", "--rootdir", str(trees.patched),
         "-p", "kernel_tests.upstream_plugin", f"--junitxml={report}", *tests,
     ]  # fmt: skip
     with (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -202,20 +201,10 @@ def test_tests_that_do_not_end_are_counted_as_far_as_they_ran(
         "utf-8",
     )
     file = tmp_path / "report.xml"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-c",
-        os.devnull,
-        "-p",
-        "no:cacheprovider",
-        f"--junitxml={file}",
-    ]
+    command = [*upstream_tests.PYTEST, f"--junitxml={file}", str(tests)]
     monkeypatch.setattr(upstream_tests, "_SECONDS", 0)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    with subprocess.Popen([*command, str(tests)], cwd=tmp_path, stdout=subprocess.DEVNULL) as one:
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as one:
         while not begun.exists():  # however loaded the machine is
             assert one.poll() is None
             time.sleep(0.05)
