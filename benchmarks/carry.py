@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from benchmarks.inputs import ROOT, TAGS, Shipped, Upstream, direct, step_by_step
 from benchmarks.outcome import table_of_traps
-from benchmarks.peers import Tool, available, ours
+from benchmarks.peers import Tool, available, ours, versions
 from benchmarks.report import described, machine, table
 from benchmarks.reviews import Judgement, Reviews
 from benchmarks.task import Attempt, Task, Verdict
@@ -128,7 +128,11 @@ def main(arguments: Sequence[str]) -> int:
     tools, missing = available()
     tools["portkit"] = partial(ours, resolutions=shipped.resolutions)
     tags = [normalise(tag) for tag in options.tags]
-    facts = machine() | ({"left out, not installed": ", ".join(missing)} if missing else {})
+    facts = (
+        machine()
+        | versions()
+        | ({"left out, not installed": ", ".join(missing)} if missing else {})
+    )
     start = shipped.pin.tag
     text = f"Carrying {len(shipped.patches)} patches from {start}.\n\n{described(facts)}"
     result: dict[str, object] = {"machine": facts, "from": start}

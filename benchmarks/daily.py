@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from benchmarks import synthetic
 from benchmarks.inputs import ROOT, Shipped, Upstream
-from benchmarks.peers import run
+from benchmarks.peers import run, versions
 from benchmarks.report import described, machine, table
 from portkit.face.console import run as run_command
 from portkit.model import Patch, Pin
@@ -257,7 +257,7 @@ def main(arguments: Sequence[str]) -> int:
         one = work(title=f"{size} synthetic", patches=patches)
         some = tools if size <= options.peers_to else ["portkit"]
         pushes += [time_push(one, tool, max(1, options.repeat // 2)) for tool in some]
-    facts = machine()
+    facts = machine() | versions()
     if "stg" in tools:
         facts["stg"] = check("stg", "--version", cwd=Path.cwd()).splitlines()[0]
     if missing:

@@ -1,11 +1,17 @@
-"""Speed of the launcher beside `vllm serve` of the same version and a lock-serialised server.
+r"""Speed of the launcher beside `vllm serve` of the same version and a lock-serialised server.
 
     python benchmarks/launcher.py --rounds 3 --model chat --markdown FILE
 
 The client is upstream's own `vllm bench serve`, in a process of its own: streamed chats of 64
-random tokens in and 64 out.  All servers are up at once, on the same CPU and model; those that are
-not asked are stopped (SIGSTOP), and they take turns in every round, so that what else the machine
-does meets all alike.  Figures are medians over the rounds.  POSIX only.
+random tokens in and 64 out.  All servers are up at once, on the same machine and model; those that
+are not asked are stopped (SIGSTOP), and they take turns in every round, so that what else the
+machine does meets all alike.  Figures are medians over the rounds.  POSIX only.
+
+On a GPU, `--python` names an environment with a vLLM for it.  Options that are not of this command
+go to every server; of one GPU each takes the same share:
+
+    python benchmarks/launcher.py --python PYTHON --model large \
+        --servers launcher "vllm serve" --gpu-memory-utilization 0.3
 """
 
 from __future__ import annotations
@@ -52,7 +58,6 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
 """What each server runs, and with which variables: on CPUs `vllm serve` has three processes."""
 HERE = Path(__file__).resolve().parent
 CLIENT = HERE / "bench_client.py"
-STREAMS = (1, 16, 32)
 FIGURES = {
     "tokens/s": "output_throughput",
     "TTFT p50": "median_ttft_ms",
@@ -75,10 +80,12 @@ class Run:
 
 @contextlib.contextmanager
 def servers(
-    engine: Engine, folder: Path, model: Path, names: Sequence[str]
+    engine: Engine, folder: Path, model: Path, names: Sequence[str], more: Sequence[str]
 ) -> Iterator[dict[str, ServerProcess]]:
     """The servers, ready, and stopped until they are asked."""
-    options = ("--max-model-len", "1024")
+    options = ["--max-model-len", "1024", *more]
+    if not any(model.glob("*.safetensors")):
+        options += ["--load-format", "dummy"]
     started: dict[str, ServerProcess] = {}
     with contextlib.ExitStack() as stack:
         for name in names:
@@ -171,37 +178,61 @@ def medians(runs: list[Run]) -> list[list[str]]:
     return rows
 
 
+def engine_facts(python: Path) -> dict[str, str]:
+    """Versions of what the servers run on, and the GPU if there is one."""
+    script = (
+        "import importlib.metadata, json, platform, torch; "
+        "said = {name: importlib.metadata.version(name) for name in ('vllm', 'torch')}; "
+        "said['python of the servers'] = platform.python_version(); "
+        "said |= {'gpu': torch.cuda.get_device_name()} if torch.cuda.is_available() else {}; "
+        "print(json.dumps(said))"
+    )
+    done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{python} has no vLLM: {done.stderr.strip()[-300:]}")
+    said: dict[str, str] = json.loads(done.stdout)
+    return said
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    summary = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(description=summary, allow_abbrev=False)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--servers", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 32])
+    models = ("chat", "wide", "deep", "large")
     parser.add_argument(
-        "--model", choices=("chat", "wide", "deep"), default="chat", help="of ci/tiny_models.py"
+        "--model", choices=models, default="chat", help="of tools/portkit/ci/tiny_models.py"
     )
+    parser.add_argument("--python", type=Path, help="of an environment with vLLM and pandas")
+    parser.add_argument("--work", type=Path, help="keep model, logs and results in this folder")
     parser.add_argument("--markdown", type=Path, help="write the table there too")
-    options = parser.parse_args()
-    python = engine_python(NEWEST)
-    engine = Engine(NEWEST, python, HERE)
-    subprocess.run([python, "-m", "pip", "install", "-q", "pandas", "datasets"], check=True)
+    options, more = parser.parse_known_args()
+    python = options.python or engine_python(NEWEST)
+    if not options.python:
+        subprocess.run([python, "-m", "pip", "install", "-q", "pandas", "datasets"], check=True)
+    facts = engine_facts(python)
+    engine = Engine(facts["vllm"], python, HERE)
     runs: list[Run] = []
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory()))
+        folder = options.work or Path(stack.enter_context(TemporaryDirectory()))
+        folder = folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(
             [python, MODELS_SCRIPT, folder, options.model], check=True, capture_output=True
         )
         model = folder / options.model
         client = stack.enter_context(Client(python, folder / "client"))
-        started = stack.enter_context(servers(engine, folder, model, options.servers))
+        started = stack.enter_context(servers(engine, folder, model, options.servers, more))
         for number in range(options.rounds):
-            for streams in STREAMS:
+            for streams in options.streams:
                 for name, server in started.items():
                     figures = measure(client, server, model, streams, folder)
                     runs.append(Run(name, streams, figures))
                     told = ", ".join(f"{key} {value:.1f}" for key, value in figures.items())
                     print(f"{number + 1}: {streams:2} streams, {name}: {told}", file=sys.stderr)
     head = ["server", "streams", *FIGURES, "of `vllm serve`"]
-    facts = {"vllm": engine.version, **machine()}
-    text = described(facts) + "\n" + table(head, medians(runs))
+    text = described(machine() | facts) + "\n" + table(head, medians(runs))
     print(text)
     if options.markdown:
         options.markdown.write_text(text + "\n", "utf-8")

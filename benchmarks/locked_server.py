@@ -1,11 +1,11 @@
 """What ports often do: one synchronous `LLM` behind a lock, one endpoint, streams of one piece.
 
-The slow peer of `benchmarks/launcher.py`; run by an engine's Python with --port and --model.
+The slow peer of `benchmarks/launcher.py`; run by an engine's Python with --port and the engine's
+options.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import threading
 import time
@@ -15,7 +15,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
-from vllm import LLM, SamplingParams
+from vllm import EngineArgs, LLMEngine, SamplingParams
+from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 app = FastAPI()
 lock = threading.Lock()
@@ -37,13 +38,13 @@ def _answer(body: dict[str, Any]) -> Iterator[str]:
     tokens = body.get("max_completion_tokens") or body.get("max_tokens") or 16
     wanted = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
     with lock:
-        core, said = engine.llm_engine, ""
+        said = ""
         prompt = engine.get_tokenizer().apply_chat_template(
             body["messages"], tokenize=False, add_generation_prompt=True
         )
-        core.add_request(str(time.time_ns()), prompt, wanted)
-        while core.has_unfinished_requests():
-            for output in core.step():
+        engine.add_request(str(time.time_ns()), prompt, wanted)
+        while engine.has_unfinished_requests():
+            for output in engine.step():
                 text = output.outputs[0].text
                 yield _event({"choices": [{"index": 0, "delta": {"content": text[len(said) :]}}]})
                 said = text
@@ -57,9 +58,9 @@ def _event(data: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
+    parser = FlexibleArgumentParser()
     parser.add_argument("--port", type=int)
-    parser.add_argument("--model")
+    EngineArgs.add_cli_args(parser)
     options, _ = parser.parse_known_args()
-    engine = LLM(model=options.model, enforce_eager=True, max_num_seqs=64)
+    engine = LLMEngine.from_engine_args(EngineArgs.from_cli_args(options))
     uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning")

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.peers import versions
-
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; columns of numbers are aligned right."""
@@ -19,13 +17,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def machine() -> dict[str, str]:
-    """Versions, processor and command line."""
+    """System, processor and command line."""
     return {
         "command": " ".join(["python", *_relative(sys.argv)]),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "python": platform.python_version(),
-        **versions(),
     }
 
 

@@ -35,6 +35,7 @@ from benchmarks.peers import (
     push_all,
     rebase_all,
     run,
+    versions,
     write_quilt,
 )
 from benchmarks.report import described, machine, table
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str]) -> int:
         task = Task(upstream.store, patches, base, target)
         some = peers if size <= options.peers_to else []
         timings += measure(f"{size} synthetic", task, max(1, options.repeat // 2), some)
-    facts = machine()
+    facts = machine() | versions()
     missing = [name for name in PEERS if name not in installed]
     if missing:
         facts["left out, not installed"] = ", ".join(missing)

@@ -45,7 +45,7 @@ def install(listed: Path, tree: Path) -> None:
 
 def environment(root: Path, tree: Path, work: Path, tag: str) -> dict[str, str]:
     """What a process needs to import vLLM from `tree`, without an installed one or a network."""
-    folders = [tree, _metadata(work / "metadata", tag), root, root / "tools"]
+    folders = [tree, metadata(work / "metadata", tag), root, root / "tools"]
     path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     return {
         **os.environ,
@@ -55,7 +55,7 @@ def environment(root: Path, tree: Path, work: Path, tag: str) -> dict[str, str]:
     }
 
 
-def _metadata(folder: Path, tag: str) -> Path:
+def metadata(folder: Path, tag: str) -> Path:
     """`folder` with what says that vLLM is installed, by which it tells that it runs on CUDA."""
     version = tag.removeprefix("v")
     info = folder / f"vllm-{version}.dist-info"

@@ -53,7 +53,7 @@ def open_prepared(folder: Path) -> Trees:
     except (OSError, ValueError):
         raise BadInput(
             f"{folder} holds no prepared source ({_RECORD})",
-            hint="make it with: python -m kernel_tests prepare DIR",
+            hint="make it with: python -m kernel_tests --prepare DIR",
         ) from None
     return Trees(folder / "upstream", folder / "patched", record["tag"], tuple(record["archs"]))
 

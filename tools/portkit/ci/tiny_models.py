@@ -4,13 +4,16 @@
 
 makes `FOLDER/chat` (Qwen2: two layers, hidden size 128, byte-level BPE, chat template with tools)
 and `FOLDER/embedding` (BERT), `FOLDER/lora` (a rank 8 adapter of the chat model), or those named;
-`wide` and `deep` are chat models with 24 and 75 million weights, for measurements.  The seed is
-fixed, so every run makes the same weights and greedy answers can be compared.
+`wide` and `deep` are chat models with 24 and 75 million weights, for measurements, and `large` is
+Llama 3.1 8B without its weights: load it with `--load-format dummy`.  The seed is fixed, so every
+run makes the same weights and greedy answers can be compared.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import string
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,8 +48,11 @@ CORPUS = [
 ]
 
 
-def tokenizer(folder: Path) -> Any:
-    """A byte-level BPE tokenizer of 512 entries, saved to `folder`."""
+def tokenizer(folder: Path, size: int = 512) -> Any:
+    """A byte-level BPE tokenizer of `size` entries, saved to `folder`.
+
+    Those beyond 512 are words of four letters that it reads but does not write.
+    """
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
     bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = tokenizers.decoders.ByteLevel()
@@ -57,6 +63,8 @@ def tokenizer(folder: Path) -> Any:
         show_progress=False,
     )
     bpe.train_from_iterator(CORPUS, trainer)
+    if size > 512:
+        bpe.model = _more(bpe, size - len(WORDS))
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token="<|im_end|>",
@@ -67,6 +75,18 @@ def tokenizer(folder: Path) -> Any:
     fast.add_tokens(WORDS)
     fast.save_pretrained(folder)
     return fast
+
+
+def _more(bpe: Any, size: int) -> Any:
+    """The model of `bpe` with words in its vocabulary that no merge makes."""
+    model = json.loads(bpe.to_str())["model"]
+    known = model["vocab"]
+    words = (
+        "\u0120" + "".join(four) for four in itertools.product(string.ascii_lowercase, repeat=4)
+    )
+    for word in itertools.islice((w for w in words if w not in known), size - len(known)):
+        known[word] = len(known)
+    return tokenizers.models.BPE(known, [tuple(merge) for merge in model["merges"]])
 
 
 def chat(folder: Path) -> None:
@@ -105,6 +125,26 @@ def deep(folder: Path) -> None:
         num_key_value_heads=4,
         initializer_range=0.02,
     )
+
+
+def large(folder: Path) -> None:
+    """The sizes of Llama 3.1 8B, 8.0 billion weights, of which none is made."""
+    vocabulary = 128256
+    entries = tokenizer(folder, vocabulary)
+    transformers.LlamaConfig(
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        rope_theta=500000.0,
+        vocab_size=vocabulary,
+        bos_token_id=None,
+        eos_token_id=entries.eos_token_id,
+        torch_dtype="bfloat16",
+        architectures=["LlamaForCausalLM"],
+    ).save_pretrained(folder)
 
 
 def _qwen2(folder: Path, **sizes: Any) -> None:
