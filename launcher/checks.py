@@ -29,7 +29,7 @@ def check_options(options: argparse.Namespace) -> None:
         BadInput: the model cannot be served, or an option is out of range.
     """
     if options.model is not None:
-        check_model(options.model)
+        check_model(options.model, options.load_format)
     if sys.platform == "win32" and options.tensor_parallel_size != 1:
         raise BadInput(
             f"--tensor-parallel-size {options.tensor_parallel_size} is not possible on Windows: "
@@ -46,8 +46,10 @@ def check_options(options: argparse.Namespace) -> None:
         raise BadInput("--stop-timeout must be a number of seconds from 0", "the default is 10")
 
 
-def check_model(model: str) -> None:
+def check_model(model: str, load_format: str = "auto") -> None:
     """Whether a path that names a model can be one; names on the hub are left to vLLM.
+
+    Files of weights are asked for where vLLM looks for them (`--load-format dummy` makes them up).
 
     Raises:
         BadInput: it cannot.
@@ -66,7 +68,7 @@ def check_model(model: str) -> None:
                 f"{model} has no config.json, so it is no model",
                 "name the folder that holds config.json, the tokenizer and the weights",
             )
-        if not weight_bytes(path):
+        if load_format == "auto" and not weight_bytes(path):
             raise BadInput(
                 f"{model} has no weights: no *.safetensors, *.bin or *.pt file",
                 "an unfinished download? fetch the model again",

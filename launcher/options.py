@@ -69,6 +69,7 @@ def early(arguments: list[str]) -> argparse.Namespace | None:
         parser.add_argument(name)
     parser.add_argument("--port", type=int)
     parser.add_argument("--tensor-parallel-size", "-tp", type=int, default=1)
+    parser.add_argument("--load-format", default="auto")
     parser.set_defaults(host=DEFAULTS["host"], port=DEFAULTS["port"])
     try:
         options, rest = parser.parse_known_args([_dashed(a) for a in arguments])

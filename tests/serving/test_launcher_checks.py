@@ -96,6 +96,16 @@ def test_names_of_the_hub_are_left_to_vllm(name: str) -> None:
     checks.check_model(name)
 
 
+def test_weights_are_asked_for_only_where_they_are_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    checks.check_model(str(tmp_path), "dummy")
+    guess = options.early(["--model", str(tmp_path), "--load-format=dummy"])
+    assert guess is not None
+    checks.check_options(guess)
+    with pytest.raises(BadInput, match="has no weights"):
+        checks.check_model(str(tmp_path), "auto")
+
+
 def test_port_in_use(model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
