@@ -102,11 +102,11 @@ def servers(
 
 
 class Client:
-    """`vllm bench serve`, imported once; `log` takes what it prints."""
+    """`vllm bench serve`, imported once, asking for `model`; it writes to `folder`."""
 
-    def __init__(self, python: Path, log: Path) -> None:
-        self.log = log
-        with log.open("wb") as written:
+    def __init__(self, python: Path, folder: Path, model: Path) -> None:
+        self.folder, self.model, self.log = folder, model, folder / "client"
+        with self.log.open("wb") as written:
             self.process = subprocess.Popen(
                 [python, CLIENT],
                 stdin=subprocess.PIPE,
@@ -116,8 +116,34 @@ class Client:
                 env={**os.environ, **ENVIRONMENT, "OPENAI_API_KEY": KEY},
             )
 
-    def run(self, *arguments: object) -> None:
-        """One run of the client, to its end."""
+    def measure(self, name: str, server: ServerProcess, streams: int) -> dict[str, float]:
+        """One run against a server, the others standing still.
+
+        Four requests a stream, after one to warm up: a new size of batch may compile kernels.  The
+        server with one lock, whose time a longer queue only adds to, gets one.
+        """
+        result = self.folder / "result.json"
+        result.unlink(missing_ok=True)
+        count = max(16, streams if name == LOCKED else 4 * streams)
+        os.killpg(server.process.pid, signal.SIGCONT)
+        try:
+            self._run(
+                *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
+                *("--base-url", server.url, "--model", MODEL, "--tokenizer", self.model),
+                *("--dataset-name", "random", "--random-input-len", 64),
+                *("--random-output-len", 64, "--num-prompts", count, "--ignore-eos"),
+                *("--max-concurrency", streams, "--num-warmups", 1 if name == LOCKED else streams),
+                *("--percentile-metrics", "ttft,itl,tpot", "--metric-percentiles", "50,99"),
+                *("--save-result", "--result-dir", self.folder, "--result-filename", result.name),
+            )
+        finally:
+            os.killpg(server.process.pid, signal.SIGSTOP)
+        said = json.loads(result.read_bytes())
+        if said["completed"] != count:
+            sys.exit(f"{count - said['completed']} of {count} requests failed")
+        return {column: float(said[key]) for column, key in FIGURES.items()}
+
+    def _run(self, *arguments: object) -> None:
         assert self.process.stdin and self.process.stdout
         print(json.dumps(list(map(str, arguments))), file=self.process.stdin, flush=True)
         if self.process.stdout.readline() != "done\n":
@@ -129,32 +155,6 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-
-
-def measure(
-    client: Client, server: ServerProcess, model: Path, streams: int, folder: Path
-) -> dict[str, float]:
-    """One run of the client against a server, the others standing still."""
-    result = folder / "result.json"
-    result.unlink(missing_ok=True)
-    count = max(16, 4 * streams)
-    os.killpg(server.process.pid, signal.SIGCONT)
-    try:
-        client.run(
-            *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
-            *("--base-url", server.url, "--model", MODEL, "--tokenizer", model),
-            *("--dataset-name", "random", "--random-input-len", 64, "--random-output-len", 64),
-            *("--num-prompts", count, "--max-concurrency", streams, "--ignore-eos"),
-            *("--num-warmups", 2, "--percentile-metrics", "ttft,itl,tpot"),
-            *("--metric-percentiles", "50,99", "--save-result"),
-            *("--result-dir", folder, "--result-filename", result.name),
-        )
-    finally:
-        os.killpg(server.process.pid, signal.SIGSTOP)
-    said = json.loads(result.read_bytes())
-    if said["completed"] != count:
-        sys.exit(f"{count - said['completed']} of {count} requests failed")
-    return {column: float(said[key]) for column, key in FIGURES.items()}
 
 
 def medians(runs: list[Run]) -> list[list[str]]:
@@ -222,12 +222,12 @@ def main() -> int:
             [python, MODELS_SCRIPT, folder, options.model], check=True, capture_output=True
         )
         model = folder / options.model
-        client = stack.enter_context(Client(python, folder / "client"))
+        client = stack.enter_context(Client(python, folder, model))
         started = stack.enter_context(servers(engine, folder, model, options.servers, more))
         for number in range(options.rounds):
             for streams in options.streams:
                 for name, server in started.items():
-                    figures = measure(client, server, model, streams, folder)
+                    figures = client.measure(name, server, streams)
                     runs.append(Run(name, streams, figures))
                     told = ", ".join(f"{key} {value:.1f}" for key, value in figures.items())
                     print(f"{number + 1}: {streams:2} streams, {name}: {told}", file=sys.stderr)
