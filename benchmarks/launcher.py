@@ -24,7 +24,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,6 +67,7 @@ FIGURES = {
     "TPOT p50": "median_tpot_ms",
 }
 """Column to key of the client's result; times in milliseconds."""
+HEAD = ("server", "streams", *FIGURES, "of `vllm serve`")
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,19 @@ class Client:
         self.process.wait()
 
 
+def measured(
+    client: Client, started: Mapping[str, ServerProcess], streams: Sequence[int], rounds: int
+) -> Iterator[Run]:
+    """Every server in turn, with each number of streams, in every round; told as it happens."""
+    for number in range(1, rounds + 1):
+        for count in streams:
+            for name, server in started.items():
+                figures = client.measure(name, server, count)
+                told = ", ".join(f"{key} {value:.1f}" for key, value in figures.items())
+                print(f"{number}: {count:2} streams, {name}: {told}", file=sys.stderr)
+                yield Run(name, count, figures)
+
+
 def medians(runs: list[Run]) -> list[list[str]]:
     """Rows of the table: server, streams, figures, and tokens per second beside `vllm serve`."""
     rows = []
@@ -224,18 +238,15 @@ def main() -> int:
         model = folder / options.model
         client = stack.enter_context(Client(python, folder, model))
         started = stack.enter_context(servers(engine, folder, model, options.servers, more))
-        for number in range(options.rounds):
-            for streams in options.streams:
-                for name, server in started.items():
-                    figures = client.measure(name, server, streams)
-                    runs.append(Run(name, streams, figures))
-                    told = ", ".join(f"{key} {value:.1f}" for key, value in figures.items())
-                    print(f"{number + 1}: {streams:2} streams, {name}: {told}", file=sys.stderr)
-    head = ["server", "streams", *FIGURES, "of `vllm serve`"]
-    text = described(machine() | facts) + "\n" + table(head, medians(runs))
-    print(text)
-    if options.markdown:
-        options.markdown.write_text(text + "\n", "utf-8")
+        try:
+            for run in measured(client, started, options.streams, options.rounds):
+                runs.append(run)
+        except KeyboardInterrupt:
+            print("interrupted: the table has what was measured", file=sys.stderr)
+        text = described(machine() | facts) + "\n" + table(HEAD, medians(runs))
+        print(text, flush=True)
+        if options.markdown:
+            options.markdown.write_text(text + "\n", "utf-8")
     return 0
 
 
